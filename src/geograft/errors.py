@@ -1,0 +1,117 @@
+"""Named errors: what went wrong, and what to do about it.
+
+Every error that a user can cause derives from `GeograftError`; the command line prints its sentence and exits
+with 2. A row that cannot be used (one photo of thousands) raises nothing: it is skipped, counted and reported
+with its reason.
+"""
+
+
+class GeograftError(Exception):
+    """Base of all errors whose message tells the user what to do."""
+
+
+class GeograftWarning(UserWarning):
+    """Base of the warnings that this package raises."""
+
+
+# --- files and tables -------------------------------------------------------------------------------------
+
+
+class MissingInput(GeograftError):
+    """A file or folder that was named does not exist."""
+
+
+class MissingColumns(GeograftError):
+    """A table lacks columns that the stage needs."""
+
+
+class UnreadableTable(GeograftError):
+    """A table's encoding or structure cannot be read."""
+
+
+class EmptyTable(GeograftError):
+    """A table, or what was left of it after filters, has no rows."""
+
+
+class OutputExists(GeograftError):
+    """The output is there already and was made from other inputs or settings."""
+
+
+class DiskFull(GeograftError):
+    """The disk filled up while an output was written; nothing was left under its final name."""
+
+
+# --- imagery ----------------------------------------------------------------------------------------------
+
+
+class UnreadableScene(GeograftError):
+    """A raster is truncated, not a raster, or of a format that cannot be read."""
+
+
+class NoGeoreference(GeograftError):
+    """A raster has no coordinate reference system or no transform."""
+
+
+class UnknownSensor(GeograftError):
+    """No sensor specification fits, or none has that name."""
+
+
+class SensorMismatch(GeograftError):
+    """A scene's bands, data type or scale contradict its sensor specification."""
+
+
+class SceneTooSmall(GeograftError):
+    """A chip or window does not fit into the scene."""
+
+
+# --- pairs ------------------------------------------------------------------------------------------------
+
+
+class NoPairs(GeograftError):
+    """No photo lies on any scene, so there is nothing to train on."""
+
+
+class EmptySplit(GeograftError):
+    """A split holds no chips."""
+
+
+class OwnerlessChip(GeograftError):
+    """A chip in a batch owns no photo."""
+
+
+# --- models -----------------------------------------------------------------------------------------------
+
+
+class UnknownModel(GeograftError):
+    """No model, teacher or preset has that name."""
+
+
+class NoTextEncoder(GeograftError):
+    """Text was asked of a teacher that encodes images only."""
+
+
+class CheckpointMismatch(GeograftError):
+    """A checkpoint's keys, shapes or settings are not those of the architecture that loads it."""
+
+
+class ModelMismatch(GeograftError):
+    """A model is asked for bands, a sensor, a level or a text encoder that it does not have."""
+
+
+class MissingExtra(GeograftError):
+    """An optional dependency is needed and not installed."""
+
+
+class TrainingDiverged(GeograftError):
+    """The loss is not finite."""
+
+
+# --- use --------------------------------------------------------------------------------------------------
+
+
+class BadQuery(GeograftError):
+    """A query or class list is empty, doubled or otherwise unusable."""
+
+
+class BadSetting(GeograftError):
+    """A setting is out of its range."""

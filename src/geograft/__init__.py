@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geograft.evaluate.run import evaluate as evaluate
+    from geograft.evaluate.run import evaluate_card as evaluate_card
     from geograft.models.model import load_model as load
     from geograft.models.teacher import load_teacher as load_teacher
     from geograft.pairs.plan import make_pairs as make_pairs
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "classify": ("geograft.tasks.classify", "classify"),
     "embed": ("geograft.tasks.embed", "embed"),
-    "evaluate": ("geograft.evaluate.run", "evaluate"),
+    "evaluate_card": ("geograft.evaluate.run", "evaluate_card"),
     "load": ("geograft.models.model", "load_model"),
     "load_teacher": ("geograft.models.teacher", "load_teacher"),
     "make_pairs": ("geograft.pairs.plan", "make_pairs"),
@@ -55,10 +55,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'geograft' has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    value = getattr(import_module(module), attribute)
-    # `geograft.evaluate` is a package too: the function under its public name wins once it was asked for.
-    globals()[name] = value
-    return value
+    return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geograft.evaluate.run import evaluate_card as evaluate_card
-    from geograft.models.model import load_model as load
+    from geograft.models.model import load_model
     from geograft.models.teacher import load_teacher as load_teacher
     from geograft.pairs.plan import make_pairs as make_pairs
     from geograft.raster import open_scene as open_scene
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from geograft.tasks.segment import segment as segment
     from geograft.training.trainer import train as train
     from geograft.world.region import make_region as make_region
+
+    load = load_model
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,324 @@
+"""The command line: one command is one public function; nothing is decided here.
+
+Results go to stdout (as one JSON object with `--json`), progress and messages to stderr. Exit codes: 0 done,
+1 some rows failed (counted), 2 wrong use or input.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geograft import __version__
+from geograft.console import show, show_table
+from geograft.errors import GeograftError
+
+app = typer.Typer(
+    name="geograft",
+    help="Open-vocabulary models of satellite imagery, trained without one text annotation.",
+    epilog="Start with: geograft demo demo/",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="mini, mini-10m, or a model folder.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default=False)]
+Classes = Annotated[
+    str, typer.Option("--classes", "-c", help='Classes by semicolon, phrasings by comma: "water; trees, forest".')
+]
+Stride = Annotated[int | None, typer.Option(help="Pixels from one chip to the next.", show_default=False)]
+Sensor = Annotated[str | None, typer.Option("--sensor", help="What the bands mean, e.g. naip.", show_default=False)]
+
+
+def main() -> None:
+    """Run the command line; a user's error is one sentence on stderr and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except GeograftError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        typer.secho("stopped; run the same command again to go on", err=True)
+        raise SystemExit(130) from None
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    if verbose:
+        logging.getLogger("geograft").setLevel(logging.INFO)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path("demo"),
+    seed: Seed = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Photos to a map on a simulated region: pairs, training, evaluation, a report.
+
+    Example: geograft demo demo/
+    """
+    from geograft.demo import DemoSettings, run_demo
+
+    summary = run_demo(out, settings=_settings(DemoSettings, config, seed=seed))
+    show(summary, as_json, lines=summary.lines())
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Argument(help="Folder of the region.")],
+    seed: Annotated[int, typer.Option(help="Which region; World-1 lists its seeds in docs/world.md.")] = 0,
+    size: Annotated[int | None, typer.Option(help="Side in metres.", show_default="4000")] = None,
+    photos: Annotated[int | None, typer.Option(help="Number of photos.", show_default="5000")] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Simulate a region: scenes from above, photos from the ground, truth apart.
+
+    Example: geograft world region/ --seed 7 --size 2000 --photos 1500
+    """
+    from geograft.world.region import RegionSettings, make_region
+
+    show(make_region(out, seed=seed, settings=_settings(RegionSettings, config, size=size, photos=photos)), as_json)
+
+
+@app.command()
+def photos(
+    source: Annotated[Path, typer.Argument(help="A folder of JPEGs with EXIF, or a CSV file.")],
+    out: Annotated[Path, typer.Argument(help="The photo table to write, .parquet.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Make a photo table from a folder or a CSV file.
+
+    Example: geograft photos walks/photos.csv photos.parquet
+    """
+    from geograft.sources.photos import PhotoSettings, read_photos
+
+    show(read_photos(source, out, settings=_settings(PhotoSettings, config)), as_json)
+
+
+@app.command()
+def scenes(
+    source: Annotated[str, typer.Argument(help="A folder of GeoTIFFs, an XYZ tile folder, or an XYZ URL template.")],
+    out: Annotated[Path, typer.Argument(help="The scene table to write, .parquet.")],
+    sensor: Annotated[str, typer.Option("--sensor", help="What the bands mean; `geograft info sensors` lists them.")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Make a scene table from GeoTIFFs or map tiles.
+
+    Examples: geograft scenes region/scenes scenes.parquet --sensor world-1m
+
+    geograft scenes walks/tiles tiles.parquet --sensor map-tiles
+    """
+    from geograft.sources.scenes import SceneSettings, read_scenes
+
+    show(read_scenes(source, out, sensor=sensor, settings=_settings(SceneSettings, config)), as_json)
+
+
+@app.command()
+def pairs(
+    photo_tables: Annotated[str, typer.Argument(metavar="PHOTOS", help="Photo table, or a quoted pattern of several.")],
+    scene_tables: Annotated[str, typer.Argument(metavar="SCENES", help="Scene table, or a quoted pattern of several.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the pairs.")],
+    chip_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="64")] = None,
+    gsd: Annotated[float | None, typer.Option(help="Metres a pixel.", show_default="the sensor's")] = None,
+    split: Annotated[str | None, typer.Option(help="blocks, place or none.", show_default="blocks")] = None,
+    seed: Seed = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Pair chips with the photos taken inside them, split by place.
+
+    Examples: geograft pairs photos.parquet scenes.parquet pairs/
+
+    geograft pairs 'regions/*/photos.parquet' 'regions/*/scenes.parquet' pairs/ --seed 1
+    """
+    from geograft.pairs.plan import PairSettings, make_pairs
+
+    settings = _settings(PairSettings, config, chip_size=chip_size, gsd=gsd, split=split, seed=seed)
+    show(make_pairs(_matching(photo_tables), _matching(scene_tables), out, settings=settings), as_json)
+
+
+@app.command()
+def train(
+    pair_folder: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder of pairs.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    level: Annotated[str | None, typer.Option(help="image, pixel or both.", show_default="both")] = None,
+    teacher: Annotated[str | None, typer.Option(help="mini, words, a CLIP folder …", show_default="mini")] = None,
+    preset: Annotated[str | None, typer.Option(help="mini, mini-10m, vit-b-16.", show_default="mini")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the pairs.", show_default=False)] = None,
+    seed: Seed = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Train a satellite encoder on pairs; run again to resume.
+
+    Example: geograft train pairs/ model/ --level both --epochs 20
+    """
+    from geograft.training.trainer import TrainingSettings, train
+
+    settings = _settings(
+        TrainingSettings, config, level=level, teacher=teacher, preset=preset, epochs=epochs, seed=seed
+    )
+    show(train(pair_folder, out, settings=settings), as_json)
+
+
+@app.command()
+def embed(
+    source: Annotated[Path, typer.Argument(metavar="SCENES", help="A scene, a folder of scenes, or a scene table.")],
+    out: Annotated[Path, typer.Argument(help="The table of embeddings to write, .parquet.")],
+    model: Model = "mini",
+    stride: Stride = None,
+    sensor: Sensor = None,
+    as_json: Json = False,
+) -> None:
+    """Write the embedding of every chip of scenes, to search them many times.
+
+    Example: geograft embed region/scenes chips.parquet --model mini
+    """
+    from geograft.tasks.embed import embed
+
+    show(embed(source, out, model=model, stride=stride, sensor=sensor), as_json)
+
+
+@app.command()
+def search(
+    source: Annotated[Path, typer.Argument(metavar="CHIPS", help="A table that embed wrote, or scenes.")],
+    query: Annotated[str, typer.Argument(help="Words (phrasings separated by commas), or a photo's path.")],
+    model: Model = "mini",
+    k: Annotated[int, typer.Option("-k", help="How many chips to find.")] = 20,
+    sensor: Sensor = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Hits as .geojson, .gpkg, .parquet or .csv.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Picture sheet of the hits, .png.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find the chips that fit words or a photo best.
+
+    Examples: geograft search chips.parquet "a harbour with boats" --sheet hits.png
+
+    geograft search scene.tif photo.jpg -k 5 -o hits.geojson
+    """
+    from geograft.tasks.search import search
+
+    photo = Path(query)
+    wanted = photo if photo.suffix.lower() in {".jpg", ".jpeg", ".png"} else query
+    show_table(search(source, wanted, model=model, k=k, sensor=sensor, sheet=sheet), as_json, out=out)
+
+
+@app.command()
+def classify(
+    source: Annotated[Path, typer.Argument(metavar="SCENES", help="A scene, scenes, or a folder of plain images.")],
+    classes: Classes,
+    model: Model = "mini",
+    stride: Stride = None,
+    sensor: Sensor = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Table to write, .parquet.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Give each chip the class whose words fit it best.
+
+    Example: geograft classify scene.tif --classes "water; crops, farmland; trees, forest" -o chips.parquet
+    """
+    from geograft.tasks.classify import classify
+
+    table = classify(source, classes, model=model, stride=stride, sensor=sensor, out=out)
+    show(
+        {"chips": len(table), "by class": table["label"].value_counts().to_dict(), "out": str(out) if out else None},
+        as_json,
+    )
+
+
+@app.command()
+def segment(
+    scene: Annotated[Path, typer.Argument(help="The scene to map.")],
+    classes: Classes,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Class map to write, .tif.")],
+    model: Model = "mini",
+    level: Annotated[str, typer.Option(help="pixel, or image read out densely.")] = "pixel",
+    stride: Stride = None,
+    sensor: Sensor = None,
+    scores: Annotated[Path | None, typer.Option(help="Also write the winning class's score, .tif.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Map a scene of any size by words, as a GeoTIFF that opens coloured in QGIS.
+
+    Example: geograft segment scene.tif --classes "water; crops, farmland; trees, forest" -o map.tif
+    """
+    from geograft.tasks.segment import segment
+
+    result = segment(scene, classes, model=model, level=level, stride=stride, sensor=sensor)
+    result.to_cog(out, scores=scores)
+    show({"out": str(out), "share of scene": result.shares(), **result.tags}, as_json)
+
+
+@app.command()
+def evaluate(
+    card: Annotated[str, typer.Argument(help="world-1 or walks.")],
+    work: Annotated[Path, typer.Option(help="Folder for regions and other things that are made once.")] = Path("work"),
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Results to write, .json.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Regions, e.g. 301,302.", show_default="the card's")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A part of the data, for a first look.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models by a benchmark card.
+
+    Examples: geograft evaluate world-1 --out results/world-1.json
+
+    geograft evaluate walks --config walks.yaml
+    """
+    from geograft.evaluate.run import evaluate_card
+
+    regions = [int(seed) for seed in seeds.split(",")] if seeds else None
+    results = evaluate_card(card, work=work, out=out, seeds=regions, quick=quick, config=config)
+    show(results, as_json, lines=results.lines())
+
+
+@app.command()
+def info(
+    what: Annotated[
+        str, typer.Argument(help="A scene, table, pairs or model folder, model name; or: sensors, models.")
+    ],
+    sensor: Sensor = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a file, folder or name is.
+
+    Examples: geograft info scene.tif
+
+    geograft info mini
+
+    geograft info sensors
+    """
+    from geograft.info import describe
+
+    show(describe(what, sensor=sensor), as_json)
+
+
+def _settings(kind: type[Any], config: Path | None, **options: Any) -> Any:
+    from geograft.settings import settings_from
+
+    return settings_from(kind, config, **options)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The files that a path or pattern names; the path itself where nothing matches, for the error to name."""
+    import glob
+
+    return [Path(found) for found in sorted(glob.glob(pattern))] or [Path(pattern)]  # noqa: PTH207 - absolute patterns

@@ -71,7 +71,7 @@ def _cell(value: Any) -> str:
     """A value in a table cell."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     return text.replace("|", "\\|").replace("\n", " ")
 
 

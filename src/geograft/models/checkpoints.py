@@ -43,7 +43,7 @@ def save_model(model: Model, folder: str | Path) -> Path:
     weights = model.weights()
     if broken := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise CheckpointMismatch(f"The model is not saved: {broken[0]} holds NaN or values beyond float16.")
-    config = json.dumps(_config(model), indent=2, ensure_ascii=False) + "\n"
+    config = json.dumps(_config(model), indent=2, default=_plain, ensure_ascii=False) + "\n"
     contents = {WEIGHTS: save_tensors(weights), CARD: model_card(model).encode(), CONFIG: config.encode()}
     with ExitStack() as renames:
         for name, content in contents.items():
@@ -96,6 +96,11 @@ def _config(model: Model) -> dict[str, Any]:
     }
 
 
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's, anything else by its name."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     """The configuration of a model folder, of this version."""
     path = folder / CONFIG
@@ -114,9 +119,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file."""
     try:
-        return load_tensors(path.read_bytes())
+        tensors: dict[str, Tensor] = load_tensors(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise CheckpointMismatch(f"{path} is missing or truncated ({error}): copy the folder again.") from error
+    return tensors
 
 
 def _build(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> Model:

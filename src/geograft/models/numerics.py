@@ -54,7 +54,7 @@ def weights_digest(weights: Mapping[str, Tensor], extra: Iterable[str] = ()) -> 
     for key in sorted(weights):
         value = weights[key].detach().cpu().contiguous()
         digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.view(torch.uint8).numpy() if value.ndim else value.numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     for text in extra:
         digest.update(text.encode())
     return digest.hexdigest()[:16]

@@ -166,7 +166,7 @@ class SatelliteEncoder(nn.Module):
         hidden = self._run(chips).last_hidden_state[:, 1:]
         vectors = functional.normalize(self._read_out(hidden, level), dim=-1)
         grid = self.settings.grid
-        return vectors.transpose(1, 2).unflatten(2, (grid, grid))
+        return vectors.transpose(1, 2).reshape(len(chips), -1, grid, grid)
 
     def forward(self, chips: Tensor, *, level: Level = "image") -> Tensor:
         """`embed` at the image level, `tokens` at the pixel level."""

@@ -1,0 +1,273 @@
+"""Where people take photos: spots, directions, times and users as on a photo site.
+
+Subjects are drawn by class, so that a rare sight is photographed more often than its area asks for; popular spots
+gather crowds; some users walk and photograph as they go. The photographer stands in or beside the subject and
+turns to where most of it is seen: along a road, towards a facade, out over a lake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geograft.errors import BadSetting
+from geograft.world.camera import Poses, Scenery
+from geograft.world.classes import BY_NAME, CLASSES
+
+if TYPE_CHECKING:
+    from geograft.world.light import Floats, Ints
+    from geograft.world.terrain import Land
+
+_TALL_CLASSES = ("houses", "apartment blocks", "warehouses", "wind turbines", "greenhouses")
+_TALL = np.zeros(256, bool)
+_TALL[[BY_NAME[name].id for name in _TALL_CLASSES]] = True
+_FOREST = BY_NAME["forest"].id
+_TURBINES = BY_NAME["wind turbines"].id
+_BLOCKS = BY_NAME["apartment blocks"].id
+_WATER = [BY_NAME["lake"].id, BY_NAME["river"].id]
+_LOW = 1.2  # m: people stand on what is lower
+_NEAR = np.array([1.5, 3.0], np.float32)
+_AHEAD = np.array([5.0, 8.0, 13.0, 21.0, 34.0, 55.0], np.float32)
+_FACADE = np.array([6.0, 9.0, 13.0, 18.0, 25.0, 34.0], np.float32)
+_FAN = np.radians([-20.0, 0.0, 20.0]).astype(np.float32)
+_HEADINGS = 12
+_MONTHS = np.array([3, 3, 5, 9, 12, 14, 15, 14, 10, 7, 4, 4], float)
+_FIRST_YEAR, _YEARS = 2021, 3
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Photos as they were taken, N of them, in order of time.
+
+    Attributes:
+        poses: the camera's poses.
+        subject: class id that the photographer meant, (N,) uint8.
+        taken: local time, (N,) datetime64[s].
+        user: number of the user, (N,).
+        walk: number of the walk that the photo belongs to, -1 for none, (N,).
+    """
+
+    poses: Poses
+    subject: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    taken: np.ndarray[tuple[int, ...], np.dtype[np.datetime64]]
+    user: Ints
+    walk: Ints
+
+    def __len__(self) -> int:
+        """The number of photos."""
+        return len(self.subject)
+
+
+def choose_poses(land: Land | Scenery, count: int, seed: int) -> Shots:
+    """Draw the photos that people take of a land.
+
+    Args:
+        land: the land, or its `Scenery`.
+        count: the number of photos N.
+        seed: the same seed gives the same photos.
+
+    Raises:
+        BadSetting: the count is negative.
+    """
+    if count < 0:
+        raise BadSetting(f"A region cannot have {count} photos: ask for none or more.")
+    scenery = land if isinstance(land, Scenery) else Scenery.of(land)
+    rng = np.random.default_rng([seed, 0xF0705])
+    walked = round(0.2 * count)
+    x, y, subject = _sights(scenery, count - walked, rng)
+    user, walk = _users(count - walked, rng), np.full(count - walked, -1)
+    taken = _times(count - walked, rng)
+    wx, wy, number, when = _walks(scenery, walked, rng)
+    on_foot = scenery.cover[scenery.cells(wx, wy)]
+    x, y, subject = np.r_[x, wx], np.r_[y, wy], np.r_[subject, on_foot]
+    user, walk, taken = np.r_[user, 100_000 + number], np.r_[walk, number], np.r_[taken, when]
+    order = np.argsort(taken, kind="stable")
+    x, y, subject, taken = x[order], y[order], subject[order], taken[order]
+    poses = _poses(scenery, x, y, subject, taken, rng)
+    return Shots(poses, subject, taken, user[order], walk[order])
+
+
+# --- spots ------------------------------------------------------------------------------------------------
+
+
+def _sights(scenery: Scenery, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Ints]:
+    """Spots in or beside subjects: columns, rows and the subjects' class ids."""
+    areas = np.bincount(scenery.cover, minlength=256)
+    present = [c.id for c in CLASSES if areas[c.id] >= 12]
+    weights = _weights(areas[present])
+    numbers = rng.multinomial(count, weights)
+    parts = [_spots(scenery, c, int(n), rng) for c, n in zip(present, numbers, strict=True)]
+    subject = np.repeat(np.array(present, np.uint8), numbers)
+    x, y = (np.concatenate([part[k] for part in parts] or [np.empty(0)]) for k in (0, 1))
+    return x.astype(np.float32), y.astype(np.float32), subject
+
+
+def _weights(areas: Ints) -> Floats:
+    """How often each class is photographed: by the root of its area, blended with all alike."""
+    root = np.sqrt(areas)
+    blended: Floats = 0.4 * root / root.sum() + 0.6 / len(areas)
+    return blended
+
+
+def _spots(scenery: Scenery, subject: int, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """The best of several candidate spots for each photo of one class."""
+    tries = 4
+    x, y = _candidates(scenery, subject, count * tries, rng)
+    score, _ = _best_heading(scenery, x, y, np.full(len(x), subject), rng)
+    score += rng.uniform(0, 0.12, len(x))
+    best = score.reshape(count, tries).argmax(1) + np.arange(count) * tries if count else np.empty(0, int)
+    return x[best], y[best]
+
+
+def _candidates(scenery: Scenery, subject: int, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Places in or beside one class where a person can stand, half of them around popular spots."""
+    cells = np.flatnonzero(scenery.cover == subject)
+    anchor = cells[rng.integers(len(cells), size=count)]
+    popular = cells[rng.integers(len(cells), size=max(3, count // 160))]
+    rank = np.minimum(rng.zipf(1.5, count) - 1, len(popular) - 1)
+    crowd = rng.random(count) < 0.4
+    anchor = np.where(crowd, popular[rank], anchor)
+    spread = np.where(crowd, 18.0, 8.0 if _TALL[subject] else 0.5)
+    row, column = np.divmod(anchor, scenery.size)
+    x, y = column + rng.random(count), row + rng.random(count)
+    for attempt in range(10):
+        bad = np.flatnonzero(~_stands(scenery, x, y, subject))
+        size = spread[bad] * (1.0 if attempt < 5 else 0.4)
+        x[bad] = column[bad] + 0.5 + rng.normal(0, 1, len(bad)) * size
+        y[bad] = row[bad] + 0.5 + rng.normal(0, 1, len(bad)) * size
+    edge = scenery.size - 1.01
+    return np.clip(x, 0, edge).astype(np.float32), np.clip(y, 0, edge).astype(np.float32)
+
+
+def _stands(scenery: Scenery, x: Floats, y: Floats, subject: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Whether a person can stand at each place and photograph the subject there, (N,) bool."""
+    inside = (x >= 0) & (y >= 0) & (x < scenery.size) & (y < scenery.size)
+    cells = scenery.cells(x, y)
+    cover = scenery.cover[cells]
+    free = (scenery.height[cells] < _LOW) | (cover == _FOREST)
+    dry = ~np.isin(cover, _WATER)
+    right = dry & (cover != _FOREST) if _TALL[subject] else cover == subject
+    result: np.ndarray = inside & free & right  # type: ignore[type-arg]
+    return result
+
+
+# --- directions -------------------------------------------------------------------------------------------
+
+
+def _best_heading(
+    scenery: Scenery, x: Floats, y: Floats, subject: Ints, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """How well the subject fills the view in the best of some headings, and that heading in radians."""
+    headings = rng.uniform(0, 2 * np.pi, (len(x), 1)) + np.arange(_HEADINGS) * (2 * np.pi / _HEADINGS)
+    score = np.zeros(headings.shape, np.float32)
+    for turn in _FAN:
+        score += _worth(scenery, x[:, None], y[:, None], headings + turn, subject[:, None])
+    score += rng.uniform(0, 0.25, score.shape)
+    best = score.argmax(1)
+    rows = np.arange(len(x))
+    return score[rows, best], headings[rows, best].astype(np.float32)
+
+
+def _worth(scenery: Scenery, x: Floats, y: Floats, heading: Floats, subject: Ints) -> Floats:
+    """The share of the subject along one ray, less what stands in the way."""
+    worth = np.zeros(heading.shape, np.float32)
+    sine, cosine = np.sin(heading), np.cos(heading)
+    tall = _TALL[subject]
+    for distance in _NEAR:
+        cells = scenery.cells(x + sine * distance, y - cosine * distance)
+        blocked = (scenery.height[cells] > _LOW) & (subject != _FOREST)
+        worth += 0.12 * (scenery.cover[cells] == subject) - 0.5 * blocked
+    for near, far in zip(_AHEAD, _FACADE, strict=True):
+        distance = np.where(tall, far, near)
+        cells = scenery.cells(x + sine * distance, y - cosine * distance)
+        own = scenery.cover[cells] == subject
+        worth += np.where(tall, own & (scenery.height[cells] > _LOW), own) * 0.15
+    return worth
+
+
+def _poses(
+    scenery: Scenery, x: Floats, y: Floats, subject: Ints, taken: np.ndarray, rng: np.random.Generator  # type: ignore[type-arg]
+) -> Poses:
+    """Cameras turned to the subject and tilted so that the place underfoot fills the lower half."""
+    count = len(x)
+    _, heading = _best_heading(scenery, x, y, subject, rng)
+    pitch = rng.uniform(-14, -3, count)
+    pitch = np.where(_TALL[subject], rng.uniform(-5, 2, count), pitch)
+    pitch = np.where(subject == _BLOCKS, rng.uniform(2, 9, count), pitch)
+    pitch = np.where(subject == _TURBINES, rng.uniform(8, 20, count), pitch)
+    minutes = (taken - taken.astype("datetime64[D]")).astype("timedelta64[m]").astype(float)
+    day = (taken.astype("datetime64[D]") - taken.astype("datetime64[Y]")).astype(int)
+    haze = np.exp(rng.normal(np.log(0.5), 0.7, count))
+    return Poses.of(
+        x=x, y=y, heading_deg=np.degrees(heading) % 360, pitch_deg=pitch, fov_deg=rng.uniform(55, 75, count),
+        eye_m=rng.normal(1.65, 0.08, count), hour=minutes / 60, haze=np.clip(haze, 0.1, 6), season=day,
+    )  # fmt: skip
+
+
+# --- users, walks and times -------------------------------------------------------------------------------
+
+
+def _users(count: int, rng: np.random.Generator) -> Ints:
+    """Users, few of whom take most of the photos."""
+    result: Ints = np.minimum(rng.zipf(1.35, count), max(2, count // 6))
+    return result
+
+
+def _times(count: int, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+    """Local times within three years: more in summer, most around midday."""
+    year = _FIRST_YEAR + rng.integers(_YEARS, size=count)
+    month = rng.choice(12, count, p=_MONTHS / _MONTHS.sum())
+    first = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + month
+    day = first.astype("datetime64[D]") + rng.integers(28, size=count)
+    seconds = np.clip(rng.normal(13.2, 3.0, count), 6.5, 19.5) * 3600
+    return day.astype("datetime64[s]") + seconds.astype(np.int64)
+
+
+def _walks(
+    scenery: Scenery, count: int, rng: np.random.Generator
+) -> tuple[Floats, Floats, Ints, np.ndarray]:  # type: ignore[type-arg]
+    """Walks of some twenty photos, a few dozen metres apart, over land where one can walk.
+
+    Returns:
+        Columns and rows, number of the walk, and time of each photo.
+    """
+    walks = max(1, round(count / 20))
+    steps = -(-count // walks) if count else 0
+    x = np.empty((walks, steps), np.float32)
+    y = np.empty((walks, steps), np.float32)
+    here = rng.uniform(0.05, 0.95, (2, walks)) * scenery.size
+    heading = rng.uniform(0, 2 * np.pi, walks)
+    for step in range(steps):
+        x[:, step], y[:, step] = here
+        here, heading = _stroll(scenery, here, heading, rng)
+    number = np.repeat(np.arange(walks), steps)
+    pace = np.cumsum(rng.integers(40, 400, (walks, steps)), axis=1)
+    when = _times(walks, rng)[:, None] + pace
+    fits = np.flatnonzero(_walkable(scenery, x.ravel(), y.ravel()))
+    kept = np.resize(fits, count) if len(fits) else np.arange(count)
+    return x.ravel()[kept], y.ravel()[kept], number[kept], when.ravel()[kept]
+
+
+def _stroll(
+    scenery: Scenery, here: Floats, heading: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """The next stop of each walk, and the direction taken: the most open of some."""
+    turns = heading[:, None] + rng.normal(0, 0.7, (len(heading), 6))
+    stride = rng.uniform(18, 55, (len(heading), 6))
+    x, y = here[0][:, None] + np.sin(turns) * stride, here[1][:, None] - np.cos(turns) * stride
+    choice = _walkable(scenery, x, y).argmax(1)
+    rows = np.arange(len(heading))
+    stop = np.clip(np.stack([x[rows, choice], y[rows, choice]]), 1, scenery.size - 2)
+    return stop, np.where(_walkable(scenery, x, y).any(1), turns[rows, choice], heading + np.pi / 2)
+
+
+def _walkable(scenery: Scenery, x: Floats, y: Floats) -> np.ndarray:  # type: ignore[type-arg]
+    """Whether one can walk at each place: on land, not through walls."""
+    cells = scenery.cells(x, y)
+    cover = scenery.cover[cells]
+    inside = (x >= 1) & (y >= 1) & (x < scenery.size - 1) & (y < scenery.size - 1)
+    free = (scenery.height[cells] < _LOW) | (cover == _FOREST)
+    result: np.ndarray = inside & free & ~np.isin(cover, _WATER)  # type: ignore[type-arg]
+    return result

@@ -33,6 +33,10 @@ class EmptyTable(GeograftError):
     """A table, or what was left of it after filters, has no rows."""
 
 
+class BadCoordinates(GeograftError):
+    """A table's coordinates cannot be what they are called, such as swapped latitudes and longitudes."""
+
+
 class OutputExists(GeograftError):
     """The output is there already and was made from other inputs or settings."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 
 from geograft.errors import NoGeoreference, SensorMismatch, UnknownSensor
@@ -15,7 +16,7 @@ SENSOR_TAG = "GEOGRAFT_SENSOR"
 """The file tag that names the sensor."""
 
 _COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])(?!\d)")
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
 
 
 def file_geobox(file: Any, path: str | Path) -> GeoBox:
@@ -31,7 +32,14 @@ def file_geobox(file: Any, path: str | Path) -> GeoBox:
     if file.transform.is_identity:
         how = "gdalwarp it onto a grid" if file.gcps[0] else "write it with gdal_translate -a_ullr"
         raise NoGeoreference(f"{path} has no transform from pixels to the ground: {how}.")
-    return GeoBox((file.height, file.width), file.transform, file.crs.to_wkt())
+    return GeoBox((file.height, file.width), file.transform, _crs(file.crs))
+
+
+def _crs(crs: Any) -> str:
+    """A file's CRS by its EPSG code where that means exactly the same, else by its definition."""
+    code = crs.to_epsg()
+    same = code is not None and CRS.from_epsg(code) == crs
+    return f"EPSG:{code}" if same else str(crs.to_wkt())
 
 
 def band_names(file: Any) -> dict[int, str | None]:
@@ -123,7 +131,7 @@ def date_taken(stem: str, tags: dict[str, str]) -> datetime | None:
     if match is None:
         return tagged
     try:
-        named = datetime(*(int(part) for part in match.groups()), tzinfo=UTC)  # type: ignore[misc, arg-type]
+        named = datetime(int(match[1]), int(match[3]), int(match[4]), tzinfo=UTC)
     except ValueError:
         return tagged
     return tagged if tagged and tagged.date() == named.date() else named

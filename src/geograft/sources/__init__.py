@@ -1,0 +1,1 @@
+"""Tables and folders in: photos with their positions, scenes with their footprints."""

@@ -1,6 +1,5 @@
 """The growing land: whoever claims ground first keeps it, and paints it in a rotated frame of its own."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,13 +80,9 @@ class Canvas:
         self.material = np.zeros(shape, np.uint8)
         self.free = np.ones(shape, bool)
 
-    def stage(self, site: Site, *, over: Callable[[NDArray[np.uint8]], Mask] | None = None) -> "Stage":
-        """The window around a site to paint on; `over` says which covers may be painted over as well."""
-        reach_x = abs(site.half_u * np.cos(site.angle)) + abs(site.half_v * np.sin(site.angle)) + 1
-        reach_y = abs(site.half_u * np.sin(site.angle)) + abs(site.half_v * np.cos(site.angle)) + 1
-        rows = slice(max(0, int(site.y - reach_y)), max(0, min(self.size, int(site.y + reach_y) + 1)))
-        cols = slice(max(0, int(site.x - reach_x)), max(0, min(self.size, int(site.x + reach_x) + 1)))
-        return Stage(self, site, (rows, cols), over)
+    def stage(self, site: Site, *, over: tuple[int, ...] = ()) -> "Stage":
+        """The window around a site to paint on; classes named in `over` may be painted over as well."""
+        return Stage(self, site, over)
 
     def free_share(self, site: Site, spacing: float = 8.0) -> float:
         """Share of a site's sample points that are inside the region and free."""
@@ -116,32 +111,26 @@ class Canvas:
         return upsample(coarse, self.size)
 
 
-class Stage:
-    """A window of the canvas with the coordinates of a site's own frame.
+class Frame:
+    """The pixels of a window around a site, with the coordinates of the site's own frame.
 
     Attributes:
+        window: rows and columns of the window in the region.
         u, v: metres along the site's axes, float32, one value a pixel of the window.
-        open: pixels inside the site that were free when the stage was set; nothing else is ever painted.
     """
 
-    def __init__(
-        self,
-        canvas: Canvas,
-        site: Site,
-        window: tuple[slice, slice],
-        over: Callable[[NDArray[np.uint8]], Mask] | None,
-    ) -> None:
-        self.canvas, self.site, self.window = canvas, site, window
-        rows, cols = window
-        x = (np.arange(cols.start, cols.stop, dtype=np.float32) + 0.5 - site.x)[None, :]
-        y = (np.arange(rows.start, rows.stop, dtype=np.float32) + 0.5 - site.y)[:, None]
+    def __init__(self, site: Site, size: int) -> None:
+        self.site = site
         cos, sin = np.float32(np.cos(site.angle)), np.float32(np.sin(site.angle))
+        reach_x = abs(site.half_u * cos) + abs(site.half_v * sin) + 1
+        reach_y = abs(site.half_u * sin) + abs(site.half_v * cos) + 1
+        rows = slice(*np.clip([int(site.y - reach_y), int(site.y + reach_y) + 1], 0, size).tolist())
+        cols = slice(*np.clip([int(site.x - reach_x), int(site.x + reach_x) + 1], 0, size).tolist())
+        x = (np.arange(cols.start, cols.stop, dtype=np.float32) + np.float32(0.5 - site.x))[None, :]
+        y = (np.arange(rows.start, rows.stop, dtype=np.float32) + np.float32(0.5 - site.y))[:, None]
+        self.window = (rows, cols)
         self.u: Floats = x * cos + y * sin
         self.v: Floats = y * cos - x * sin
-        free = canvas.free[window].copy()
-        if over is not None:
-            free |= over(canvas.cover[window])
-        self.open: Mask = free & self.box(0, 0, site.half_u, site.half_v)
 
     def box(self, u: float, v: float, half_u: float, half_v: float) -> Mask:
         """Pixels of a rectangle in the site's frame."""
@@ -150,6 +139,22 @@ class Stage:
     def disc(self, u: float, v: float, radius: float) -> Mask:
         """Pixels of a circle in the site's frame."""
         return (self.u - u) ** 2 + (self.v - v) ** 2 <= radius**2
+
+
+class Stage(Frame):
+    """A frame to paint on.
+
+    Attributes:
+        open: pixels inside the site that were free when the stage was set; nothing else is ever painted.
+    """
+
+    def __init__(self, canvas: Canvas, site: Site, over: tuple[int, ...] = ()) -> None:
+        super().__init__(site, canvas.size)
+        self.canvas = canvas
+        free = canvas.free[self.window].copy()
+        if over:
+            free |= np.isin(canvas.cover[self.window], over)
+        self.open: Mask = free & self.box(0, 0, site.half_u, site.half_v)
 
     def cover(self, mask: Mask, class_id: int, material: str, height: float = 0.0) -> None:
         """Claim open pixels for a class and give them a first look."""

@@ -1,138 +1,122 @@
-"""Light for photos: sun, sky, clouds, haze, exposure and sensor noise, and the noise fields that give grain.
+"""Sunlight on the land: where the sun stands, how steeply it meets each surface, what lies in shadow."""
 
-Colours are display values in 0..1, not radiance: photos are made for eyes and for encoders trained on JPEGs.
-"""
-
-from __future__ import annotations
-
-from dataclasses import dataclass, fields
-from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from geograft.world.camera import Poses
+Floats = NDArray[np.float32]
 
-Floats: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-Ints: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-
-_SIDE = 512  # of the noise fields, a power of two
-
-
-@cache
-def noise_field(slope: float) -> Floats:
-    """A tileable field of noise, flat (512 * 512,), zero mean, about +-1, with spectrum f**-slope (0 is white)."""
-    rng = np.random.default_rng([7, round(slope * 10)])
-    frequency = np.hypot(*np.meshgrid(*2 * [np.fft.fftfreq(_SIDE) * _SIDE]))
-    frequency[0, 0] = 1
-    spectrum = np.fft.fft2(rng.standard_normal((_SIDE, _SIDE))) / frequency**slope
-    spectrum[0, 0] = 0
-    field = np.fft.ifft2(spectrum).real
-    return np.clip(field / (2 * field.std()), -1.3, 1.3).astype(np.float32).ravel()
-
-
-def noise(u: Floats, v: Floats, *, slope: float = 0.0) -> Floats:
-    """Noise at positions in cells of its field, nearest cell, repeating every 512."""
-    cells = v.astype(np.int32)
-    cells &= _SIDE - 1
-    cells *= _SIDE
-    cells += u.astype(np.int32) & (_SIDE - 1)
-    return noise_field(slope).take(cells)
+LOWEST = 14.0
+"""The sun is never taken to stand lower than this, degrees: scenes of the night would be black."""
+SKY = 0.34
+"""Share of the light on flat open ground that comes from the sky rather than from the sun."""
+DOUBLINGS = 7
+"""Shadows reach 2 ** DOUBLINGS metres."""
 
 
 @dataclass(frozen=True)
-class Light:
-    """What differs from photo to photo in light, for N photos.
+class Sun:
+    """Where the sun stands.
 
     Attributes:
-        sun: colour of what the sun and the sky light together, (N, 3).
-        direction: unit vector towards the sun in the plane, (N, 2) east and south.
-        height: height of the sun, sine, (N,).
-        zenith, horizon: colours of the clear sky, (N, 3).
-        clouds: share of the sky under cloud, 0..1, (N,).
-        haze: extinction per metre, (N,).
-        season: row of the seasonal palettes, 0 to 3, (N,) int.
-        exposure: gain of each channel, (N, 3).
-        grain: standard deviation of the sensor's noise, (N,).
-        offset: shift of the noise fields, (N, 2).
+        azimuth: degrees clockwise from north.
+        elevation: degrees above the horizon.
     """
 
-    sun: Floats
-    direction: Floats
-    height: Floats
-    zenith: Floats
-    horizon: Floats
-    clouds: Floats
-    haze: Floats
-    season: Ints
-    exposure: Floats
-    grain: Floats
-    offset: Ints
+    azimuth: float
+    elevation: float
 
-    def __getitem__(self, index: Ints) -> Light:
-        """The light of some photos."""
-        return Light(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
-
-    @staticmethod
-    def draw(poses: Poses, seed: int) -> Light:
-        """The light of some poses: the hour decides the sun, the seed clouds, exposure and noise."""
-        count = len(poses)
-        rng = np.random.default_rng([seed, 0xCA3E])
-        clouds = np.clip(rng.beta(0.8, 1.0, count), 0, 1)
-        gain = np.exp(rng.normal(0, 0.10, (count, 1)) + rng.normal(0, 0.025, (count, 3)))
-        grain, offset = rng.gamma(2, 0.006, count), rng.integers(0, _SIDE, (count, 2))
-        day = np.clip((poses.hour - 5.0) / 15.0, 0, 1).astype(np.float64)
-        height = np.clip(np.sin(np.pi * day), 0.08, 1)
-        angle = np.pi * (poses.hour - 12.0) / 12.0
-        sun, zenith, horizon = _skylight(height, clouds)
-        values = {
-            "sun": sun, "direction": np.stack([-np.sin(angle), np.cos(angle)], 1),
-            "height": height, "zenith": zenith, "horizon": horizon, "clouds": clouds,
-            "haze": poses.haze / 1000, "exposure": gain, "grain": grain,
-        }  # fmt: skip
-        arrays = {name: np.asarray(value, np.float32) for name, value in values.items()}
-        return Light(**arrays, offset=offset, season=season_index(poses.season))
+    def towards(self) -> tuple[float, float]:
+        """Unit vector on the ground towards the sun in pixel axes (x east, y south)."""
+        angle = np.radians(self.azimuth)
+        return float(np.sin(angle)), float(-np.cos(angle))
 
 
-def season_index(day: Floats) -> Ints:
-    """The season of days of the year: 0 winter, 1 spring, 2 summer, 3 autumn."""
-    return ((np.asarray(day).astype(np.int64) % 365 + 31) // 91) % 4
+def sun_of(lon: float, lat: float, taken: datetime) -> Sun:
+    """The sun at a place and time (UTC), from the declination of the day and the hour angle; good to 1°.
+
+    Raises nothing: at night the sun is put LOWEST degrees above the horizon.
+    """
+    day = taken.timetuple().tm_yday
+    declination = np.radians(-23.44 * np.cos(2 * np.pi * (day + 10) / 365.25))
+    hour = np.radians(15 * (taken.hour + taken.minute / 60 + lon / 15 - 12))
+    phi = np.radians(lat)
+    up = np.sin(phi) * np.sin(declination) + np.cos(phi) * np.cos(declination) * np.cos(hour)
+    east = -np.cos(declination) * np.sin(hour)
+    north = np.cos(phi) * np.sin(declination) - np.sin(phi) * np.cos(declination) * np.cos(hour)
+    elevation = np.degrees(np.arcsin(np.clip(up, -1, 1)))
+    return Sun(float(np.degrees(np.arctan2(east, north)) % 360), float(max(elevation, LOWEST)))
 
 
-def _skylight(height: Floats, clouds: Floats) -> tuple[Floats, Floats, Floats]:
-    """Colours of sunlight, zenith and horizon, (N, 3) each."""
-    low = np.clip(1.15 - 2.2 * height, 0, 1)[:, None]
-    grey = (0.65 * clouds)[:, None]
-    sun = _mix(_mix((1.04, 1.02, 0.98), (1.0, 0.80, 0.62), low), (0.90, 0.92, 0.95), grey)
-    zenith = _mix(_mix((0.27, 0.50, 0.84), (0.34, 0.40, 0.58), low), (0.66, 0.69, 0.74), grey)
-    horizon = _mix(_mix((0.74, 0.85, 0.94), (0.98, 0.74, 0.52), low), (0.82, 0.83, 0.85), grey)
-    bright = 0.72 + 0.28 * np.clip(2.5 * height, 0, 1)[:, None]
-    return sun * bright, zenith * bright, horizon * bright
+def horizon(surface: Floats, sun: Sun) -> Floats:
+    """Height of the shadow's upper edge over each pixel, in the surface's metres; at least the surface itself.
+
+    The march towards the sun doubles its stride: each round looks 1, 2, 4, ... metres further at what the
+    rounds before have gathered, so 128 m cost seven passes instead of 128.
+    """
+    x, y = sun.towards()
+    slope = np.tan(np.radians(sun.elevation))
+    shade = surface.copy()
+    for doubling in range(DOUBLINGS):
+        dx, dy = round(2**doubling * x), round(2**doubling * y)
+        drop = np.float32(np.hypot(dx, dy) * slope)
+        here, there = _overlap(surface.shape[0], dy), _overlap(surface.shape[1], dx)
+        source = shade[here[1], there[1]] - drop
+        np.maximum(shade[here[0], there[0]], source, out=shade[here[0], there[0]])
+    return shade
 
 
-def _mix(first: object, second: object, share: Floats) -> Floats:
-    """A blend of two colours, (N, 3)."""
-    mixed: Floats = np.asarray(first) * (1 - share) + np.asarray(second) * share
-    return mixed
+def _overlap(length: int, shift: int) -> tuple[slice, slice]:
+    """Slices (target, source) such that source lies `shift` further."""
+    if shift >= 0:
+        return slice(0, max(0, length - shift)), slice(min(shift, length), length)
+    return slice(min(-shift, length), length), slice(0, max(0, length + shift))
 
 
-def sky(slopes: Floats, bearing: Floats, light: Light, owner: Ints) -> Floats:
-    """The sky's colours at some pixels, (3, P).
+def sunlight(ground: Floats, height: Floats, sun: Sun) -> Floats:
+    """Light on each pixel relative to flat open ground, about 0.3 in shadow to 1.5 on slopes that face the sun.
 
     Args:
-        slopes: tangent of the height above the horizon, (P,).
-        bearing: a coordinate that turns with the heading, (P,).
-        light: of the photos.
-        owner: the photo of each pixel, (P,).
+        ground: bare elevation, metres, 1 m pixels.
+        height: height above ground, metres.
+        sun: where the sun stands.
     """
-    up = np.clip(slopes * 1.6, 0, 1)
-    cloud = noise(bearing * 60 + light.offset[owner, 0], 90 / (slopes + 0.25) + light.offset[owner, 1], slope=1.4)
-    cover = np.clip((cloud + 1.6 * light.clouds[owner] - 0.9) * 1.8, 0, 0.9)
-    result = np.empty((3, len(slopes)), np.float32)
-    for channel, white in enumerate((0.95, 0.95, 0.96)):
-        clear = light.horizon[owner, channel]
-        clear = clear + up * (light.zenith[owner, channel] - clear)
-        lit = white * np.clip(light.sun[owner, channel], 0, 1) * (1 - 0.22 * light.clouds[owner])
-        result[channel] = clear + cover * (lit - clear)
-    return result
+    surface = ground + height
+    light = horizon(surface, sun)
+    light -= surface
+    np.clip(light * np.float32(1.4), 0, 1, out=light)
+    np.subtract(1, light, out=light)
+    light *= _incidence(surface, sun)
+    light *= np.float32(1 - SKY)
+    light += np.float32(SKY)
+    return light
+
+
+def _incidence(surface: Floats, sun: Sun) -> Floats:
+    """Cosine between the sun and each surface's normal, over that of flat ground; slopes are capped at 50°."""
+    x, y = sun.towards()
+    lean = np.float32(1 / np.tan(np.radians(sun.elevation)))
+    facing = np.zeros_like(surface)
+    steep = np.ones_like(surface)
+    for axis, part in ((1, x), (0, y)):
+        fall = _slope(surface, axis)
+        steep += fall * fall
+        fall *= np.float32(part)
+        facing -= fall
+    facing *= lean
+    facing += 1
+    facing /= np.sqrt(steep)
+    return np.clip(facing, 0, 1.75, out=facing)
+
+
+def _slope(surface: Floats, axis: int) -> Floats:
+    """Rise per metre along an axis (central differences), capped."""
+    rise = np.zeros_like(surface)
+    inner = (slice(1, -1), slice(None)) if axis == 0 else (slice(None), slice(1, -1))
+    ahead = (slice(2, None), slice(None)) if axis == 0 else (slice(None), slice(2, None))
+    behind = (slice(None, -2), slice(None)) if axis == 0 else (slice(None), slice(None, -2))
+    np.subtract(surface[ahead], surface[behind], out=rise[inner])
+    rise *= np.float32(0.5)
+    return np.clip(rise, -1.2, 1.2, out=rise)

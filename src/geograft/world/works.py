@@ -10,7 +10,7 @@ from geograft.world.canvas import Canvas, Site, Stage, find_site
 from geograft.world.classes import BY_NAME
 from geograft.world.grounds import paint_parking, paint_pitch
 from geograft.world.materials import INDEX
-from geograft.world.noise import CELL, spline_noise
+from geograft.world.noise import CELL
 from geograft.world.relief import BEACH, LAKE, Relief
 from geograft.world.traffic import Network
 from geograft.world.trees import plant_in_frame, scatter
@@ -236,7 +236,7 @@ def paint_harbours(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> 
 
 def _fits_shore(canvas: Canvas, site: Site) -> bool:
     """The far two thirds in the lake, the near edge on land, all inside the region."""
-    stage = canvas.stage(site, over=lambda cover: np.isin(cover, (LAKE, BEACH)))
+    stage = canvas.stage(site, over=(LAKE, BEACH))
     whole = 4 * site.half_u * site.half_v
     if stage.open.sum() < 0.97 * whole:
         return False
@@ -247,7 +247,7 @@ def _fits_shore(canvas: Canvas, site: Site) -> bool:
 
 
 def _paint_harbour(canvas: Canvas, site: Site, level: float, scale: float, rng: np.random.Generator) -> None:
-    stage = canvas.stage(site, over=lambda cover: np.isin(cover, (LAKE, BEACH)))
+    stage = canvas.stage(site, over=(LAKE, BEACH))
     quay = -site.half_v + 26 * scale
     stage.cover(stage.open, HARBOUR, "shallow water")
     canvas.ground[stage.window][stage.open] = level
@@ -269,7 +269,3 @@ def jetties(half_u: float) -> list[float]:
     """Where the jetties of a harbour lie: u in its frame."""
     return [float(u) for u in np.arange(-half_u + 18, half_u - 14, JETTY_STEP)]
 
-
-def ripple(rng: np.random.Generator, size: int) -> Floats:
-    """Smooth noise that varies over tens of metres, (size, size)."""
-    return spline_noise(rng, size, 30)

@@ -1,0 +1,1 @@
+"""Benchmarks: cards, metrics, results and reports."""

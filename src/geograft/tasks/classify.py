@@ -13,9 +13,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geograft.errors import EmptyTable, ModelMismatch
 from geograft.models.model import Model
+from geograft.models.satellite import Level
 from geograft.raster import Scene
 from geograft.tables import track, write_table
-from geograft.tasks.embed import Level, chip_embeddings, embed_table, embedding_matrix
+from geograft.tasks.embed import chip_embeddings, embed_table, embedding_matrix
 from geograft.tasks.queries import DEFAULT_TEMPLATES, ClassVectors, encode_classes, parse_classes
 from geograft.tasks.sources import resolve_model
 
@@ -129,8 +130,8 @@ def read_image(path: Path, model: Model) -> NDArray[np.float32] | None:
     order = [("red", "green", "blue").index(band) for band in model.sensor.bands]
     shown = np.asarray(square, dtype=np.float32).transpose(2, 0, 1)[order] / 255
     low, high = model.sensor.display
-    native: NDArray[np.float32] = (shown * (high - low) + low - model.sensor.offset) / model.sensor.scale
-    return native.astype(np.float32)
+    native = (shown * (high - low) + low - model.sensor.offset) / model.sensor.scale
+    return np.asarray(native, dtype=np.float32)
 
 
 def _with_scores(table: pd.DataFrame, scores: NDArray[np.float32], vectors: ClassVectors) -> pd.DataFrame:

@@ -7,7 +7,7 @@ the model that made it, so that another model's query is refused.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -18,12 +18,12 @@ from shapely.geometry.base import BaseGeometry
 
 from geograft.errors import BadSetting, EmptyTable, ModelMismatch, SceneTooSmall
 from geograft.models.model import Model
+from geograft.models.satellite import Level
 from geograft.raster import Scene
 from geograft.tables import Manifest, track, write_manifest, write_table
 from geograft.tasks.sources import iterate_scenes, resolve_model
 from geograft.tasks.windows import Chips, View, chips, count_blocks, open_view
 
-Level = Literal["image", "pixel"]
 EMBEDDING_COLUMNS = ("chip_id", "model", "embedding", "geometry")
 MIN_VALID = 0.5
 """Chips with less data than this share are left out."""
@@ -79,7 +79,11 @@ def embed(
     table = embed_table(scenes, model=network, level=level, stride=stride, sensor=sensor, counts=(skipped, failed))
     write_table(table, Path(out))
     counts = {"done": len(table), "skipped": skipped, "failed": failed}
-    settings = {"level": level or network.levels[0], "stride": stride or network.chip_size, "model": network.fingerprint}
+    settings = {
+        "level": level or network.levels[0],
+        "stride": stride or network.chip_size,
+        "model": network.fingerprint,
+    }
     write_manifest(Path(out), Manifest(stage="embed", inputs={"scenes": str(scenes)}, settings=settings, counts=counts))
     return EmbedSummary(str(out), network.fingerprint, len(table), skipped, failed)
 
@@ -111,7 +115,9 @@ def embed_table(
             continue
         parts.extend(_scene_parts(scene_id, view, model, level, step, skipped))
     if not parts:
-        raise EmptyTable(f"{scenes} holds no chip with data; left out: {skipped or 'nothing'}, failed: {failed or 'none'}")
+        raise EmptyTable(
+            f"{scenes} holds no chip with data; left out: {skipped or 'nothing'}, failed: {failed or 'none'}"
+        )
     return gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), geometry="geometry", crs=4326)
 
 
@@ -142,7 +148,7 @@ def chip_rows(scene_id: str, view: View, cut: Chips, size: int) -> gpd.GeoDataFr
         {
             "chip_id": [f"{scene_id}-{r}-{c}" for r, c in zip(cut.rows, cut.columns, strict=True)],
             "scene_id": scene_id,
-            "uri": str(view.scene.uri),
+            "uri": str(view.scene.path),
             "sensor": view.scene.sensor.name,
             "epsg": grid.crs.epsg,
             "left": [corner[0] for corner in corners],

@@ -62,9 +62,7 @@ def search(
     return hits
 
 
-def query_vectors(
-    model: Model, query: Query, *, templates: Sequence[str] = DEFAULT_TEMPLATES
-) -> NDArray[np.float32]:
+def query_vectors(model: Model, query: Query, *, templates: Sequence[str] = DEFAULT_TEMPLATES) -> NDArray[np.float32]:
     """Unit vectors that a query stands for, (T, D); several phrasings give several.
 
     Raises:

@@ -20,12 +20,13 @@ from odc.geo.geobox import GeoBox
 
 from geograft.errors import BadSetting
 from geograft.models.model import Model
+from geograft.models.satellite import Level
 from geograft.raster import Scene, write_cog
 from geograft.tables import track
+from geograft.tasks.colours import class_colours
 from geograft.tasks.queries import DEFAULT_TEMPLATES, ClassQuery, ClassVectors, encode_classes, parse_classes
 from geograft.tasks.sources import resolve_model, resolve_scene
-from geograft.tasks.windows import View, chip_starts, cut, open_view
-from geograft.tasks.colours import class_colours
+from geograft.tasks.windows import Chips, View, chip_starts, open_view, slice_chips
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ class ClassMap:
 
     def _write_scores(self, path: Path) -> None:
         packed = np.nan_to_num((self.scores.astype(np.float32) + 1) * 100, nan=255).round().astype(np.uint8)
-        write_cog(path, packed, self.geobox, nodata=255, band_names=("cosine",), tags=self.tags, scale=0.01, offset=-1.0)
+        write_cog(
+            path, packed, self.geobox, nodata=255, band_names=("cosine",), tags=self.tags, scale=0.01, offset=-1.0
+        )
 
 
 def segment(
@@ -97,7 +100,7 @@ def segment(
     classes: str | Sequence[str],
     *,
     model: Model | str | Path,
-    level: str = "pixel",
+    level: Level = "pixel",
     stride: int | None = None,
     templates: Sequence[str] = DEFAULT_TEMPLATES,
     sensor: str | None = None,
@@ -138,7 +141,7 @@ def segment(
     return result
 
 
-def text_scorer(model: Model, vectors: ClassVectors, level: str) -> Scorer:
+def text_scorer(model: Model, vectors: ClassVectors, level: Level) -> Scorer:
     """Scores of chips' patches against class words: the maximum over phrasings of the cosine."""
 
     def score(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -152,7 +155,14 @@ def text_scorer(model: Model, vectors: ClassVectors, level: str) -> Scorer:
 
 
 def dense_map(
-    view: View, scorer: Scorer, *, size: int, classes: int, stride: int | None = None, window: int = 512, batch: int = 64
+    view: View,
+    scorer: Scorer,
+    *,
+    size: int,
+    classes: int,
+    stride: int | None = None,
+    window: int = 512,
+    batch: int = 64,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Labels and winning scores of every pixel of a view, computed window by window.
 
@@ -171,12 +181,12 @@ def dense_map(
     step = _check_stride(stride, size)
     starts = [chip_starts(length, size, step) for length in view.shape]
     labels, scores = _canvas(view.shape, np.uint8), _canvas(view.shape, np.float16)
+    blender = _Blender(view, scorer, size, classes, batch)
     blocks = list(_blocks(view.shape, window))
-    for rows, columns in track(blocks, "segment", len(blocks)):
-        blended = _blend(view, scorer, _touching(starts, (rows, columns), size), (rows, columns), (size, classes, batch))
-        valid = view.read(rows, columns)[1]
-        labels[rows, columns] = np.where(valid, blended.argmax(axis=0) + 1, 0)
-        scores[rows, columns] = np.where(valid, blended.max(axis=0), np.nan)
+    for block in track(blocks, "segment", len(blocks)):
+        blended, valid = blender.scores(_touching(starts, block, size), block)
+        labels[block] = np.where(valid, blended.argmax(axis=0) + 1, 0)
+        scores[block] = np.where(valid, blended.max(axis=0), np.nan)
     return labels, scores
 
 
@@ -194,28 +204,46 @@ def blend_weight(size: int) -> NDArray[np.float32]:
     return np.outer(ramp, ramp).astype(np.float32)
 
 
-def _blend(
-    view: View,
-    scorer: Scorer,
-    starts: tuple[NDArray[np.int64], NDArray[np.int64]],
-    window: tuple[slice, slice],
-    numbers: tuple[int, int, int],
-) -> NDArray[np.float32]:
-    """Weighted mean score of every class at every pixel of a window, (K, rows, columns)."""
-    size, classes, batch = numbers
-    chips = cut(view, *starts, size=size)
-    top, left = int(starts[0][0]), int(starts[1][0])
-    total = np.zeros((classes, int(starts[0][-1]) + size - top, int(starts[1][-1]) + size - left), dtype=np.float32)
-    weights, weight = np.zeros(total.shape[1:], dtype=np.float32), blend_weight(size)
-    for first in range(0, len(chips.rows), batch):
-        some = slice(first, first + batch)
-        fine = upsample(scorer(chips.pixels[some]), size) * weight
-        for one, row, column in zip(fine, chips.rows[some] - top, chips.columns[some] - left, strict=True):
-            total[:, row : row + size, column : column + size] += one
-            weights[row : row + size, column : column + size] += weight
-    rows, columns = (slice(w.start - o, w.stop - o) for w, o in zip(window, (top, left), strict=True))
-    blended: NDArray[np.float32] = total[:, rows, columns] / weights[rows, columns]
-    return blended
+@dataclass(frozen=True)
+class _Blender:
+    """Class scores of any window of a view, from the chips that reach into it."""
+
+    view: View
+    scorer: Scorer
+    size: int
+    classes: int
+    batch: int
+
+    def scores(
+        self, starts: tuple[NDArray[np.int64], NDArray[np.int64]], window: tuple[slice, slice]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Weighted mean score of every class (K, rows, columns), and whether each pixel is valid."""
+        rows, columns = (slice(int(s[0]), int(s[-1]) + self.size) for s in starts)
+        pixels, valid = self.view.read(rows, columns)
+        total = self._total(slice_chips(pixels, valid, *starts, size=self.size), valid.shape)
+        inner_rows, inner_columns = _shift(window[0], rows.start), _shift(window[1], columns.start)
+        inner = total[:, inner_rows, inner_columns]
+        return inner[:-1] / inner[-1], valid[inner_rows, inner_columns]
+
+    def _total(self, cut: Chips, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Weighted sums of the scores of all classes, and of the weights in the last row, (K + 1, rows, columns).
+
+        Chips are added in the order of rows and columns, so that every window adds the same numbers in one order.
+        """
+        total = np.zeros((self.classes + 1, *shape), dtype=np.float32)
+        weight, size = blend_weight(self.size), self.size
+        for first in range(0, len(cut.rows), self.batch):
+            some = slice(first, first + self.batch)
+            fine = upsample(self.scorer(cut.pixels[some]), size) * weight
+            rows, columns = cut.rows[some] - cut.rows[0], cut.columns[some] - cut.columns[0]
+            for one, row, column in zip(fine, rows, columns, strict=True):
+                total[:-1, row : row + size, column : column + size] += one
+                total[-1, row : row + size, column : column + size] += weight
+        return total
+
+
+def _shift(window: slice, origin: int) -> slice:
+    return slice(window.start - origin, window.stop - origin)
 
 
 def _touching(

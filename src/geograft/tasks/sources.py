@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from geograft.errors import EmptyTable, GeograftError, MissingInput
-from geograft.models.model import Model, load_model
+from geograft.models.checkpoints import load_model
+from geograft.models.model import Model
 from geograft.raster import Scene, open_scene
 from geograft.tables import read_table
 
@@ -79,4 +80,4 @@ def _folder_rows(path: Path, sensor: str | None) -> list[tuple[str, str, str | N
 
 
 def _scene_id(scene: Scene) -> str:
-    return Path(str(scene.uri)).stem or "scene"
+    return Path(str(scene.path)).stem or "scene"

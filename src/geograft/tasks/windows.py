@@ -12,18 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Geod, Transformer
 
 from geograft.errors import ModelMismatch, SceneTooSmall
-from geograft.raster import Scene, read
+from geograft.raster import Scene, ground_gsd, read
 from geograft.sensors import Sensor
 
 logger = logging.getLogger(__name__)
 
 SAME_GSD = 0.02
 """Relative difference of ground sample distances below which nothing is resampled."""
-
-_ELLIPSOID = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
@@ -98,17 +95,17 @@ def open_view(scene: Scene, *, sensor: Sensor, gsd: float, size: int = 1) -> Vie
     grid, note = model_grid(scene.geobox, gsd)
     if min(grid.shape) < size:
         raise SceneTooSmall(
-            f"{scene.uri} has {grid.shape[0]} x {grid.shape[1]} pixels of {gsd:g} m, but a chip needs {size} x {size}; "
+            f"{scene.path} has {grid.shape[0]} x {grid.shape[1]} px of {gsd:g} m, but a chip needs {size} x {size}; "
             "use a larger scene, or a model with smaller chips."
         )
     if note:
-        logger.warning("%s: %s", scene.uri, note)
+        logger.warning("%s: %s", scene.path, note)
     return View(scene=scene, sensor=sensor, grid=grid, bands=bands, note=note)
 
 
 def model_grid(geobox: GeoBox, gsd: float) -> tuple[GeoBox, str]:
     """The grid on which a model of this ground sample distance sees a raster, and what that changes (or "")."""
-    true = ground_distance(geobox)
+    true = ground_gsd(geobox)
     nominal = abs(geobox.affine.a)
     if not _is_true_to_scale(geobox, true, nominal):
         note = f"resampled from {geobox.crs} (about {true:.3g} m) to {gsd:g} m in UTM"
@@ -116,14 +113,6 @@ def model_grid(geobox: GeoBox, gsd: float) -> tuple[GeoBox, str]:
     if abs(true / gsd - 1) <= SAME_GSD:
         return geobox, ""
     return geobox.zoom_to(resolution=gsd), f"resampled from {nominal:.3g} m to {gsd:g} m, which the model takes"
-
-
-def ground_distance(geobox: GeoBox) -> float:
-    """Metres on the ground from the centre pixel of a raster to its neighbour in the next column."""
-    row, column = geobox.shape[0] / 2, geobox.shape[1] / 2
-    x, y = zip(geobox.affine * (column, row), geobox.affine * (column + 1, row), strict=True)
-    lon, lat = Transformer.from_crs(geobox.crs, 4326, always_xy=True).transform(x, y)
-    return float(_ELLIPSOID.inv(lon[0], lat[0], lon[1], lat[1])[2])
 
 
 def chip_starts(length: int, size: int, stride: int) -> NDArray[np.int64]:
@@ -167,6 +156,18 @@ def cut(view: View, rows: NDArray[np.int64], columns: NDArray[np.int64], *, size
     pixels, valid = view.read(
         slice(int(rows[0]), int(rows[-1]) + size), slice(int(columns[0]), int(columns[-1]) + size)
     )
+    return slice_chips(pixels, valid, rows, columns, size=size)
+
+
+def slice_chips(
+    pixels: NDArray[Any],
+    valid: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    *,
+    size: int,
+) -> Chips:
+    """The chips of pixels whose first row and column are the first of `rows` and `columns`."""
     corners = [(r, c) for r in (rows - rows[0]).tolist() for c in (columns - columns[0]).tolist()]
     return Chips(
         pixels=np.stack([pixels[:, r : r + size, c : c + size] for r, c in corners]),
@@ -195,7 +196,7 @@ def _band_order(scene: Scene, sensor: Sensor) -> tuple[int, ...]:
     present = scene.sensor.bands
     if missing := [band for band in sensor.bands if band not in present]:
         raise ModelMismatch(
-            f"{scene.uri} ({scene.sensor.name}: {', '.join(present)}) lacks the bands {', '.join(missing)} that the "
+            f"{scene.path} ({scene.sensor.name}: {', '.join(present)}) lacks the bands {', '.join(missing)} that the "
             f"model needs ({', '.join(sensor.bands)}); use a model for these bands."
         )
     return tuple(present.index(band) for band in sensor.bands)

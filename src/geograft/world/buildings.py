@@ -16,9 +16,9 @@ ROOFS = ("red tile roof", "brown tile roof", "slate roof")
 
 
 def _whole(mask: Mask, stage: Stage) -> Mask:
-    """The mask, or nothing of it if a road or another thing cuts into it."""
-    cut = mask & ~stage.open
-    return mask if not cut.any() else np.zeros_like(mask)
+    """The part of the mask that is open, or nothing of it if less than two thirds are."""
+    part = mask & stage.open
+    return part if part.sum() > 0.66 * mask.sum() else np.zeros_like(mask)
 
 
 def _sound(plot: NDArray[np.int64], building: Mask, stage: Stage) -> Mask:
@@ -31,7 +31,7 @@ def paint_houses(stage: Stage, rng: np.random.Generator) -> None:
     """Two rows of plots back to back: a pitched roof, drive, lawn, hedges and trees on each."""
     site = stage.site
     stage.cover(stage.open, HOUSES, "lush grass")
-    width = float(rng.uniform(17, 25))
+    width = float(rng.uniform(15.5, 21.5))
     count = max(1, round(2 * site.half_u / width))
     width = 2 * site.half_u / count
     column = np.clip(((stage.u + site.half_u) / width).astype(np.int64), 0, count - 1)
@@ -41,7 +41,7 @@ def paint_houses(stage: Stage, rng: np.random.Generator) -> None:
     v = np.abs(stage.v) - site.half_v * 0.56 - draw.setback[plot]
     _paint_gardens(stage, u + draw.shift[plot], width, draw, plot)
     _paint_roofs(stage, u, v, draw, plot)
-    scatter(stage, rng, int(site.half_u * site.half_v / 95))
+    scatter(stage, rng, int(site.half_u * site.half_v / 110))
 
 
 class _Plots:
@@ -51,9 +51,9 @@ class _Plots:
         main = rng.choice(3, p=[0.5, 0.25, 0.25])
         roof = np.where(rng.random(count) < 0.65, main, rng.integers(0, 3, count))
         self.roof = np.array([INDEX[ROOFS[k]] for k in roof], np.uint8)
-        self.lawn = np.array([INDEX[n] for n in rng.choice(["lush grass", "mown grass", "dry grass"], count, p=[0.45, 0.4, 0.15])], np.uint8)
-        self.half_u = rng.uniform(4.4, 6.6, count).astype(np.float32)
-        self.half_v = rng.uniform(4.0, 5.4, count).astype(np.float32)
+        self.lawn = np.array([INDEX[n] for n in rng.choice(["lush grass", "mown grass", "dry grass"], count, p=[0.35, 0.4, 0.25])], np.uint8)
+        self.half_u = rng.uniform(4.8, 6.8, count).astype(np.float32)
+        self.half_v = rng.uniform(4.6, 6.2, count).astype(np.float32)
         self.shift = rng.uniform(-2, 2, count).astype(np.float32)
         self.setback = rng.uniform(-3, 3, count).astype(np.float32)
         self.eaves = rng.choice([3.2, 5.6, 6.2], count).astype(np.float32)

@@ -93,31 +93,30 @@ def bearings(points: Points) -> NDArray[np.float64]:
 
 def strip(points: Points, half_width: float, size: int) -> Strip:
     """All pixels within `half_width` metres of a line, each with its distance across and along."""
-    found: list[NDArray[np.float64]] = []
+    across = np.full((size, size), np.inf, np.float32)
+    along = np.empty((size, size), np.float32)
     reached = 0.0
     for start, end in zip(points[:-1], points[1:], strict=True):
-        near = _near_segment(start, end, half_width, size)
-        near[2] += reached
-        found.append(near)
+        _near_segment(start, end, half_width, reached, (across, along))
         reached += float(np.hypot(*(end - start)))
-    flat, across, along = np.concatenate(found, 1)
-    order = np.lexsort((across, flat))
-    first = order[np.unique(flat[order], return_index=True)[1]]
-    rows, cols = np.divmod(flat[first].astype(np.int64), size)
-    return Strip(rows, cols, across[first].astype(np.float32), along[first].astype(np.float32))
+    rows, cols = np.nonzero(across <= half_width)
+    return Strip(rows, cols, across[rows, cols], along[rows, cols])
 
 
 def _near_segment(
-    start: NDArray[np.float64], end: NDArray[np.float64], half_width: float, size: int
-) -> NDArray[np.float64]:
-    """Flat index, distance across and distance along for pixels near one segment, (3, n)."""
+    start: Points, end: Points, half_width: float, reached: float, fields: tuple[Floats, Floats]
+) -> None:
+    """Enter distances across and along where this segment is the nearest so far."""
+    size = len(fields[0])
     low = np.clip(np.floor(np.minimum(start, end) - half_width), 0, size).astype(int)
     high = np.clip(np.ceil(np.maximum(start, end) + half_width), 0, size).astype(int)
-    x = np.arange(low[0], high[0])[None, :] + 0.5 - start[0]
-    y = np.arange(low[1], high[1])[:, None] + 0.5 - start[1]
-    (dx, dy), length = end - start, max(1e-6, float(np.hypot(*(end - start))))
-    along = np.clip((x * dx + y * dy) / length, 0, length)
-    across = np.hypot(x - along * dx / length, y - along * dy / length)
-    rows, cols = np.nonzero(across <= half_width)
-    flat = (rows + low[1]) * size + cols + low[0]
-    return np.stack([flat.astype(np.float64), across[rows, cols], along[rows, cols]])
+    x = np.arange(low[0], high[0], dtype=np.float32)[None, :] + np.float32(0.5 - start[0])
+    y = np.arange(low[1], high[1], dtype=np.float32)[:, None] + np.float32(0.5 - start[1])
+    length = max(1e-6, float(np.hypot(*(end - start))))
+    dx, dy = ((end - start) / length).astype(np.float32)
+    on = np.clip(x * dx + y * dy, 0, np.float32(length))
+    away = np.hypot(x - on * dx, y - on * dy)
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    nearer = away < fields[0][window]
+    fields[0][window][nearer] = away[nearer]
+    fields[1][window][nearer] = on[nearer] + np.float32(reached)

@@ -96,9 +96,9 @@ def _moor_boats(scene: _Scene, site: Site, summer: float) -> None:
     """Hulls on both sides of the jetties."""
     frame, rng = Frame(site, scene.land.size), scene.rng
     water = scene.on(frame, HARBOUR, ("shallow water",))
-    berth = np.clip(((frame.v + site.half_v) / 5).astype(int), 0, 255)
-    abeam = (frame.v + site.half_v) % 5 - 2.5
-    full = 0.45 + 0.4 * summer
+    berth = np.clip(((frame.v + site.half_v) / 6).astype(int), 0, 255)
+    abeam = (frame.v + site.half_v) % 6 - 3
+    full = 0.4 + 0.35 * summer
     for u in jetties(site.half_u):
         for side in (-1, 1):
             out = (frame.u - u) * side - 1.8

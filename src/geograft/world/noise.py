@@ -51,11 +51,12 @@ def fractal(rng: np.random.Generator, count: int, scale: float, octaves: int = 4
 
 def upsample(grid: Floats, size: int) -> Floats:
     """A coarse grid brought to 1 m by linear interpolation, (size, size)."""
-    return _stretch(_stretch(grid, size).T, size).T
-
-
-def _stretch(grid: Floats, size: int) -> Floats:
-    """Linear interpolation of rows, from one every CELL metres to one a metre."""
-    t = (np.arange(CELL, dtype=np.float32) / CELL)[None, :, None]
-    upper, lower = grid[:-1, None], grid[1:, None]
-    return (upper + t * (lower - upper)).reshape(-1, grid.shape[1])[:size]
+    t = (np.arange(CELL, dtype=np.float32) / CELL)[None, None, :]
+    wide = grid[:, :-1, None] + t * np.diff(grid, axis=1)[:, :, None]
+    wide = wide.reshape(len(grid), -1)[:, :size]
+    fine = np.empty(((len(grid) - 1) * CELL, wide.shape[1]), np.float32)
+    rise = np.diff(wide, axis=0) / np.float32(CELL)
+    for step in range(CELL):
+        np.multiply(rise, np.float32(step), out=fine[step::CELL])
+        fine[step::CELL] += wide[:-1]
+    return fine[:size]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from geograft.world.canvas import Canvas, coarse_free
 from geograft.world.classes import BY_NAME
@@ -17,6 +18,8 @@ Mask = NDArray[np.bool_]
 FOREST, GRASS, WHEAT, RAPE, VINE, ROAD = (
     BY_NAME[n].id for n in ("forest", "grassland", "wheat field", "rapeseed field", "vineyard", "road")
 )
+OPEN_WORKS = tuple(BY_NAME[n].id for n in ("solar farm", "greenhouses", "wind turbines", "airport runway"))
+"""Classes that woods keep away from."""
 MARGIN = 1.6
 """Width of the grassy margin of a parcel, metres."""
 LANE = 2.2
@@ -52,6 +55,7 @@ def paint_open_land(canvas: Canvas, rng: np.random.Generator) -> None:
     free = coarse_free(canvas)
     woods, meadows = fractal(rng, count, 110, 6, 0.55), fractal(rng, count, 90, 6, 0.55)
     part = (slice(0, free.shape[0]), slice(0, free.shape[1]))
+    woods[part] -= 1.8 * np.exp(-((_away_from_works(canvas) / 70) ** 2))
     forest_line = np.quantile(woods[part][free], 0.665) if free.any() else 0.0
     field = free & (woods[part] < forest_line)
     meadow_line = np.quantile(meadows[part][field], 0.85) if field.any() else 0.0
@@ -60,6 +64,14 @@ def paint_open_land(canvas: Canvas, rng: np.random.Generator) -> None:
     _paint_fields(canvas, ~forest & ~meadow, rng)
     _paint_meadow(canvas, meadow & canvas.free, rng)
     _paint_forest(canvas, forest & canvas.free, rng)
+
+
+def _away_from_works(canvas: Canvas) -> Floats:
+    """Metres to the nearest thing that stands on open land, at every CELL metres."""
+    works = np.isin(canvas.cover[::CELL, ::CELL], OPEN_WORKS)
+    if not works.any():
+        return np.full(works.shape, 1e4, np.float32)
+    return np.asarray(distance_transform_edt(~works) * CELL, np.float32)
 
 
 def _paint_meadow(canvas: Canvas, mask: Mask, rng: np.random.Generator) -> None:
@@ -131,7 +143,7 @@ def _paint_window(
         _put(canvas, window, lane, np.uint8(ROAD), np.uint8(INDEX["gravel"]))
         todo &= ~lane
     owner = away.argmin(0)
-    for number in np.unique(owner[todo]):
+    for number in np.flatnonzero(np.bincount(owner[todo])):
         _paint_zone(canvas, window, todo & (owner == number), zones[int(number)], x, y, crop, tone)
 
 

@@ -39,9 +39,10 @@ class Relief:
         above = self.elevation[::STEP, ::STEP] - self.level
         return np.asarray(above / (above.std() + 1e-6), np.float32)
 
-    def wet(self) -> NDArray[np.bool_]:
-        """Where the lake is, on the routing grid."""
-        return self.shore[::STEP, ::STEP] < 20
+    def near_shore(self) -> NDArray[np.bool_]:
+        """The land within 170 m of the lake, along which rivers do not run, on the routing grid."""
+        shore = self.shore[::STEP, ::STEP]
+        return (shore > -20) & (shore < 170)
 
 
 def make_relief(rng: np.random.Generator, size: int) -> Relief:
@@ -119,10 +120,10 @@ def paint_rivers(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> li
 
 def _river_line(relief: Relief, rng: np.random.Generator, *, upright: bool) -> Points:
     cost = 1.6 * relief.routing_cost()
-    cost = cost + np.abs(fractal(rng, cost.shape[0], 14, 2)) + 2.5 * relief.wet()
+    cost = cost + 1.5 * np.abs(fractal(rng, cost.shape[0], 9, 2)) + 5.0 * relief.near_shore()
     cost = cost.T if upright else cost
     rows = route(
-        cost.astype(np.float32), np.full(cost.shape[1], rng.uniform(0.2, 0.8) * len(cost), np.float32), pull=0.5, climb=0.1
+        cost.astype(np.float32), np.full(cost.shape[1], rng.uniform(0.2, 0.8) * len(cost), np.float32), pull=0.5, climb=0.0
     )
     return smooth_line(rows, CELL * STEP, 34.0, upright=upright)
 

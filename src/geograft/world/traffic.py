@@ -38,11 +38,11 @@ def _path(canvas: Canvas, relief: Relief, rng: np.random.Generator, ends: tuple[
     """A line across the region between two heights of opposite edges (0..1), avoiding what is taken."""
     taken = ~canvas.free[:: CELL * STEP, :: CELL * STEP]
     water = np.isin(canvas.cover[:: CELL * STEP, :: CELL * STEP], (LAKE, RIVER))
-    cost = 0.5 * np.abs(fractal(rng, len(taken), 20, 2)) + 2.0 * water
+    cost = 1.2 * np.abs(fractal(rng, len(taken), 26, 2)) + 7.0 * water
     cost += 30.0 * binary_dilation(taken & ~water, iterations=2) + 4.0 * (relief.shore[:: STEP, :: STEP][: len(taken), : len(taken)] < 12)
     cost = (cost.T if upright else cost).astype(np.float32)
     lane = np.linspace(ends[0], ends[1], cost.shape[1]).astype(np.float32) * len(cost)
-    return smooth_line(route(cost, lane, pull=9.0), CELL * STEP, 48.0, upright=upright)
+    return smooth_line(route(cost, lane, pull=5.0), CELL * STEP, 48.0, upright=upright)
 
 
 def paint_roads(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> Network:
@@ -66,7 +66,7 @@ def _paint_road(canvas: Canvas, near: Strip, half: float) -> None:
     at = (near.rows, near.cols)
     wet = np.isin(canvas.cover[at], (LAKE, RIVER)) | (canvas.height[at] == DECK)
     material = np.full(len(near.rows), INDEX["asphalt"], np.uint8)
-    material[(near.across < 0.55) & (near.along % 9 < 5)] = INDEX["white paint"]
+    material[(near.across < 0.55) & (near.along % 12 < 4)] = INDEX["white paint"]
     material[wet & (near.across > half - 1.2)] = INDEX["concrete"]
     _lay(canvas, near, ROAD, material, wet)
 

@@ -33,7 +33,7 @@ SOLAR, GLASS, TURBINE, QUARRY, GOLF, HARBOUR, PARKING, PITCH, GRASS = (
         "grassland",
     )
 )
-JETTY_STEP = 26.0
+JETTY_STEP = 33.0
 """Metres from one jetty of a harbour to the next."""
 
 
@@ -42,7 +42,7 @@ def paint_works(canvas: Canvas, network: Network, rng: np.random.Generator) -> N
     square_km = canvas.size**2 / 1e6
     tasks: list[tuple[int, float, tuple[float, float], tuple[float, float], Painter]] = [
         (GOLF, 0.27, (150, 205), (115, 150), paint_golf),
-        (QUARRY, 0.27, (95, 170), (85, 130), paint_quarry),
+        (QUARRY, 0.3, (115, 185), (95, 145), paint_quarry),
         (PITCH, 0.34, (94, 98), (50, 53), paint_pitch),
         (SOLAR, 1.15, (75, 150), (50, 95), paint_solar),
         (GLASS, 1.15, (50, 95), (36, 62), paint_greenhouses),

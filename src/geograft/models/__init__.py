@@ -1,0 +1,1 @@
+"""Frozen teachers, satellite encoders, and the model folders that hold them."""

@@ -68,7 +68,8 @@ def _table(entries: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A value in a table cell."""
+    """A value in a table cell; numbers of numpy as Python's."""
+    value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, float):
         return f"{value:.4g}"
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

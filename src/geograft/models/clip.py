@@ -139,7 +139,7 @@ def find_folder(source: str | Path) -> Path:
     Raises:
         UnknownModel: there is no such folder, or the hub has no such model or cannot be reached.
     """
-    if Path(source).is_dir():
+    if str(source) and Path(source).is_dir():
         return Path(source)
     match = _HUB_NAME.fullmatch(str(source))
     if match is None:

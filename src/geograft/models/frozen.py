@@ -143,7 +143,7 @@ def _open_script(path: Path, output: int | str) -> tuple[Run, int | None]:
 
 def _pick(found: Any, output: int | str) -> Any:
     """One output of several, or the only one."""
-    return found[output] if isinstance(found, (tuple, list, dict)) else found
+    return found if isinstance(found, torch.Tensor) else found[output]
 
 
 def _guarded(run: Run, path: Path) -> Run:

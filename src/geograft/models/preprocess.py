@@ -139,9 +139,9 @@ def _processor_settings(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CheckpointMismatch(f"{path} is not JSON ({error}): copy the model folder again.") from error
+            found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise CheckpointMismatch(f"{path} is not a JSON object ({error}): copy the model folder again.") from error
         if name == "preprocessor_config.json":
             return found
         if "image_processor" in found:

@@ -18,11 +18,11 @@ import numpy as np
 
 from geograft.errors import BadSetting
 from geograft.world.classes import BY_NAME
-from geograft.world.light import Light
+from geograft.world.daylight import Light
 from geograft.world.paint import Brush, Picture
 
 if TYPE_CHECKING:
-    from geograft.world.light import Floats, Ints
+    from geograft.world.daylight import Floats, Ints
     from geograft.world.terrain import Land
 
 SMALLEST = 64
@@ -124,6 +124,11 @@ class Scenery:
         cover, ground, height = land.cover.ravel(), land.ground.ravel(), land.height.ravel()
         return Scenery(land, surface, _under(surface, cover, ground, height), cover, land.material.ravel(),
                        ground, height)  # fmt: skip
+
+    def repopulated(self, land: Land) -> Scenery:
+        """The same land with other things on it (boats, cars): what is costly and stays is kept."""
+        surface = (land.ground + land.height).ravel()
+        return replace(self, land=land, open=surface, material=land.material.ravel(), height=land.height.ravel())
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geograft.world.classes import BY_NAME
-from geograft.world.light import Floats, Ints, noise
+from geograft.world.daylight import Floats, Ints, noise
 from geograft.world.materials import INDEX
 
 if TYPE_CHECKING:

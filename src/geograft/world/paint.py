@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from geograft.world.details import add_details
-from geograft.world.light import noise, noise_field, sky
+from geograft.world.daylight import noise, noise_field, sky
 from geograft.world.materials import MATERIALS, palette
 
 if TYPE_CHECKING:
     from geograft.world.camera import Scenery
-    from geograft.world.light import Floats, Ints, Light
+    from geograft.world.daylight import Floats, Ints, Light
 
 Bytes: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 Flags: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]

@@ -17,7 +17,7 @@ from geograft.world.camera import Poses, Scenery
 from geograft.world.classes import BY_NAME, CLASSES
 
 if TYPE_CHECKING:
-    from geograft.world.light import Floats, Ints
+    from geograft.world.daylight import Floats, Ints
     from geograft.world.terrain import Land
 
 _TALL_CLASSES = ("houses", "apartment blocks", "warehouses", "wind turbines", "greenhouses")

@@ -113,7 +113,9 @@ class CardResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, NaN as None, as `--json` prints them."""
         whole = {"card": self.card, "results": [asdict(r) for r in self.results]}
-        plain: dict[str, Any] = _plain({**whole, "classes": [asdict(r) for r in self.classes], **asdict(self.provenance)})
+        plain: dict[str, Any] = _plain(
+            {**whole, "classes": [asdict(r) for r in self.classes], **asdict(self.provenance)}
+        )
         return plain
 
     def write(self, path: str | Path) -> Path:

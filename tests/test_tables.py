@@ -44,9 +44,14 @@ def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
 def test_a_failure_leaves_the_earlier_file_and_no_trace(tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), atomic(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -60,9 +65,13 @@ def test_a_folder_can_be_written_atomically(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
-    with pytest.raises(DiskFull, match="free some space"), atomic(tmp_path / "out.bin") as temporary:
-        temporary.write_bytes(b"begun")
-        Path("/dev/full").write_bytes(b"more")
+    def overflow():
+        with atomic(tmp_path / "out.bin") as temporary:
+            temporary.write_bytes(b"begun")
+            Path("/dev/full").write_bytes(b"more")
+
+    with pytest.raises(DiskFull, match="free some space"):
+        overflow()
     assert list(tmp_path.iterdir()) == []
 
 

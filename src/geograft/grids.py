@@ -99,7 +99,7 @@ def ground_gsd(geobox: GeoBox) -> float:
 def _geodesic_gsd(geobox: GeoBox) -> float:
     """The root of the area of the centre pixel, by the lengths of its two sides on the ellipsoid."""
     row, col = geobox.shape[0] / 2, geobox.shape[1] / 2
-    corners = [geobox.affine * point for point in ((col, row), (col + 1, row), (col, row + 1))]
+    corners = [geobox.affine @ point for point in ((col, row), (col + 1, row), (col, row + 1))]
     back = Transformer.from_crs(CRS.from_user_input(geobox.crs.to_wkt()), 4326, always_xy=True)
     lon, lat = back.transform(*zip(*corners, strict=True))
     _, _, east = _EARTH.inv(lon[0], lat[0], lon[1], lat[1])

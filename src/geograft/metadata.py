@@ -5,9 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import rasterio
+import rasterio.shutil
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
 
 from geograft.errors import NoGeoreference, SensorMismatch, UnknownSensor
 from geograft.sensors import Sensor, get_sensor, sensor_names
@@ -17,6 +20,28 @@ SENSOR_TAG = "GEOGRAFT_SENSOR"
 
 _COLOURS = {ColorInterp.red: "red", ColorInterp.green: "green", ColorInterp.blue: "blue"}
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?!\d)")
+
+
+def open_raster(path: str | Path) -> Any:
+    """An open dataset, whose bands count as alpha only where the file means it.
+
+    GDAL marks the fourth of four 8-bit bands as alpha unless its writer says otherwise, so a near infrared band
+    often carries that mark; a band with another description is no alpha band, and must not mask the others.
+    """
+    file = rasterio.open(path)
+    marked = [text for text, colour in _described(file) if colour == ColorInterp.alpha]
+    if all(text in {"", "alpha"} for text in marked):
+        return file
+    with file, MemoryFile(ext=".vrt") as memory:
+        rasterio.shutil.copy(file, memory.name, driver="VRT")
+        text = memory.read().decode("utf-8")
+    return rasterio.open(text.replace("<ColorInterp>Alpha<", "<ColorInterp>Undefined<"))
+
+
+def _described(file: Any) -> list[tuple[str, ColorInterp]]:
+    """Each band's description, lower case, and its colour mark."""
+    texts = [(text or "").strip().lower() for text in file.descriptions]
+    return list(zip(texts, file.colorinterp, strict=True))
 
 
 def file_geobox(file: Any, path: str | Path) -> GeoBox:
@@ -47,13 +72,8 @@ def band_names(file: Any) -> dict[int, str | None]:
 
     Alpha bands are left out.
     """
-    described = zip(file.descriptions, file.colorinterp, strict=True)
-    names = [text.strip().lower() if text else _COLOURS.get(colour) for text, colour in described]
-    return {
-        number: name
-        for number, (name, colour) in enumerate(zip(names, file.colorinterp, strict=True), start=1)
-        if colour != ColorInterp.alpha
-    }
+    described = enumerate(_described(file), start=1)
+    return {number: text or _COLOURS.get(colour) for number, (text, colour) in described if colour != ColorInterp.alpha}
 
 
 def infer_sensor(file: Any, gsd: float, path: str | Path) -> Sensor:

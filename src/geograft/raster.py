@@ -22,7 +22,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -205,7 +205,7 @@ def _read_grid(
 
 def _aligned_window(file: Any, geobox: GeoBox) -> Window | None:
     """The window of a grid that lies on the file's own pixels, or None where it does not."""
-    shift = ~file.transform * geobox.affine
+    shift = ~file.transform @ geobox.affine
     column, row = round(shift.c), round(shift.f)
     if max(abs(shift.c - column), abs(shift.f - row)) > 1e-3:
         return None
@@ -240,8 +240,9 @@ def _valid(file: Any, pixels: NDArray[Any], window: Window, nodata: float | None
     if nodata is not None:
         empty = np.isnan(pixels) if np.isnan(nodata) else pixels == nodata
         valid = ~empty.all(axis=0)
-    flags = file.mask_flag_enums[0]
-    if any(flag.name in {"per_dataset", "alpha"} for flag in flags):
+    if ColorInterp.alpha in file.colorinterp:
+        valid &= file.read(file.colorinterp.index(ColorInterp.alpha) + 1, window=window) > 0
+    elif MaskFlags.per_dataset in file.mask_flag_enums[0]:
         valid &= file.dataset_mask(window=window) > 0
     return valid
 
@@ -260,7 +261,7 @@ class _OpenFiles(threading.local):
         """An open dataset of a path."""
         key = (os.getpid(), str(path), *_modified(path))
         if key not in self.files:
-            self.files[key] = rasterio.open(path)
+            self.files[key] = metadata.open_raster(path)
         self.files.move_to_end(key)
         while len(self.files) > _OPEN_FILES:
             (process, *_), oldest = self.files.popitem(last=False)

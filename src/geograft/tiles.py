@@ -126,7 +126,7 @@ def read_tiles(source: TileSource, geobox: GeoBox) -> tuple[NDArray[np.uint8], N
         UnreadableScene: a tile server failed.
     """
     block, place = _mosaic(source, geobox)
-    shift = ~place.affine * geobox.affine
+    shift = ~place.affine @ geobox.affine
     if geobox.crs == place.crs and shift.almost_equals(Affine.translation(shift.c, shift.f), 1e-6):
         column, row = round(shift.c), round(shift.f)
         if max(abs(shift.c - column), abs(shift.f - row)) < 1e-3:

@@ -18,7 +18,10 @@ Mask = NDArray[np.bool_]
 FOREST, GRASS, WHEAT, RAPE, VINE, ROAD = (
     BY_NAME[n].id for n in ("forest", "grassland", "wheat field", "rapeseed field", "vineyard", "road")
 )
-OPEN_WORKS = tuple(BY_NAME[n].id for n in ("solar farm", "greenhouses", "wind turbines", "airport runway"))
+OPEN_WORKS = tuple(
+    BY_NAME[n].id
+    for n in ("solar farm", "greenhouses", "wind turbines", "airport runway", "houses", "apartment blocks")
+)
 """Classes that woods keep away from."""
 MARGIN = 1.6
 """Width of the grassy margin of a parcel, metres."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter, label
 from shapely import LineString
 
 from geograft.world.canvas import Canvas
@@ -15,7 +15,7 @@ from geograft.world.noise import CELL, fractal, nodes, upsample
 
 Floats = NDArray[np.float32]
 
-LAKE, RIVER, BEACH = (BY_NAME[name].id for name in ("lake", "river", "beach"))
+LAKE, RIVER, BEACH, HARBOUR = (BY_NAME[name].id for name in ("lake", "river", "beach", "harbour"))
 STEP = 4
 """Coarse nodes a cell of the routing grid, which is therefore 16 m wide."""
 
@@ -101,8 +101,6 @@ def paint_water(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> Non
 
 
 def _soften(shore: Floats) -> Floats:
-    from scipy.ndimage import gaussian_filter
-
     return np.asarray(gaussian_filter(shore, 2.0), np.float32)
 
 
@@ -110,7 +108,7 @@ def paint_rivers(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> li
     """Meandering rivers in the valleys, 15 to 40 m wide, from edge to edge or into the lake."""
     lines = []
     for number in range(max(1, round(canvas.size / 1500))):
-        line = _river_line(relief, rng, upright=number % 2 == 0)
+        line = _river_line(canvas, relief, rng, upright=number % 2 == 0)
         half = float(rng.uniform(9.5, 17.0))
         _dig(canvas, strip(line, half + 70, canvas.size), half, rng)
         canvas.name(RIVER, LineString(line).buffer(half), 0.0)
@@ -118,13 +116,14 @@ def paint_rivers(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> li
     return lines
 
 
-def _river_line(relief: Relief, rng: np.random.Generator, *, upright: bool) -> Points:
+def _river_line(canvas: Canvas, relief: Relief, rng: np.random.Generator, *, upright: bool) -> Points:
     cost = 1.6 * relief.routing_cost()
     cost = cost + 1.5 * np.abs(fractal(rng, cost.shape[0], 9, 2)) + 5.0 * relief.near_shore()
-    cost = cost.T if upright else cost
-    rows = route(
-        cost.astype(np.float32), np.full(cost.shape[1], rng.uniform(0.2, 0.8) * len(cost), np.float32), pull=0.5, climb=0.0
-    )
+    harbour = binary_dilation(canvas.cover[:: CELL * STEP, :: CELL * STEP] == HARBOUR, iterations=4)
+    cost[: len(harbour), : len(harbour)] += 20.0 * harbour
+    cost = (cost.T if upright else cost).astype(np.float32)
+    lane = np.full(cost.shape[1], rng.uniform(0.2, 0.8) * len(cost), np.float32)
+    rows = route(cost, lane, pull=0.5, climb=0.0)
     return smooth_line(rows, CELL * STEP, 34.0, upright=upright)
 
 
@@ -136,7 +135,7 @@ def _dig(canvas: Canvas, near: Strip, half: float, rng: np.random.Generator) -> 
     at = (near.rows, near.cols)
     canvas.ground[at] -= fall * fall * (3 - 2 * fall) * 3.0
     wet = near.within(half_here)
-    keep = canvas.cover[wet.rows, wet.cols] != LAKE
+    keep = ~np.isin(canvas.cover[wet.rows, wet.cols], (LAKE, HARBOUR))
     rows, cols = wet.rows[keep], wet.cols[keep]
     canvas.cover[rows, cols] = RIVER
     canvas.material[rows, cols] = INDEX["river water"]

@@ -23,7 +23,7 @@ PAINTERS = {
     "sports pitch": paint_pitch,
     "park": paint_park,
 }
-DECK = ("houses",) * 9 + ("apartment blocks",) * 4 + ("warehouses",) * 5 + ("parking lot",) * 2 + ("sports pitch",) * 2 + ("park",)
+DECK = ("houses",) * 9 + ("apartment blocks",) * 5 + ("warehouses",) * 6 + ("parking lot",) * 2 + ("sports pitch",) * 2 + ("park",)
 REACH = {"houses": 0.58, "apartment blocks": 0.2, "warehouses": 0.95, "parking lot": 0.42, "sports pitch": 0.72, "park": 0.4}
 """How far from the centre (0) to the edge (1) of a town its blocks tend to lie, by use."""
 TALL = {"houses": 8.0, "apartment blocks": 30.0, "warehouses": 12.0}
@@ -68,7 +68,7 @@ def paint_settlements(canvas: Canvas, network: Network, rng: np.random.Generator
 
 
 def _choose_towns(canvas: Canvas, network: Network, rng: np.random.Generator) -> list[Town]:
-    count = max(1, round(canvas.size**2 / 2.3e6))
+    count = max(1, round(canvas.size**2 / 2.1e6))
     density = fractal(rng, nodes(canvas.size), 120, 3)
     inside = ((network.places[:, :2] > 60) & (network.places[:, :2] < canvas.size - 60)).all(1)
     places = network.places[inside]
@@ -93,8 +93,11 @@ def _make_town(place: NDArray[np.float64], size: int, rng: np.random.Generator) 
 
 
 def _paint_block(canvas: Canvas, site: Site, use: str, rng: np.random.Generator) -> None:
-    if canvas.free_share(site) < 0.86:
+    free = canvas.free_share(site.part(0, 0, site.half_u - 2, site.half_v - 2), 5.0)
+    if free < 0.86:
         return
+    if free < 0.97 and use in ("sports pitch", "warehouses", "parking lot"):
+        use = "houses"
     stage = canvas.stage(site)
     PAINTERS[use](stage, rng)
     if use != "park":

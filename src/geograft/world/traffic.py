@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, gaussian_filter1d
 from shapely import LineString
 
 from geograft.world.canvas import Canvas, Site, Stage, find_site
 from geograft.world.classes import BY_NAME
-from geograft.world.lines import Points, Strip, bearings, route, smooth_line, strip
+from geograft.world.lines import Points, Strip, bearings, resample, route, smooth_line, strip
 from geograft.world.materials import INDEX
 from geograft.world.noise import CELL, fractal
 from geograft.world.relief import LAKE, RIVER, STEP, Relief
@@ -98,12 +98,9 @@ def paint_railways(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> 
 def _rail_line(
     canvas: Canvas, relief: Relief, rng: np.random.Generator, ends: tuple[float, float], *, upright: bool
 ) -> Points:
-    from scipy.ndimage import gaussian_filter1d
-
-    from geograft.world.lines import resample
-
     line = _path(canvas, relief, rng, ends, upright=upright)
-    return resample(np.stack([gaussian_filter1d(line[:, k], 9, mode="nearest") for k in (0, 1)], 1), 12.0)
+    soft = np.stack([gaussian_filter1d(line[:, k], 9, mode="nearest") for k in (0, 1)], 1)
+    return resample(np.concatenate([line[:1], soft[6:-6], line[-1:]]), 12.0)
 
 
 def paint_airports(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> None:

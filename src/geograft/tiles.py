@@ -299,6 +299,13 @@ def _tile_size(source: TileSource) -> int:
         raise UnreadableScene(f"Tile {path} cannot be decoded: fetch it again.") from error
 
 
+def tile_at(source: TileSource, lon: float, lat: float) -> GeoBox:
+    """The grid of the tile that holds a place."""
+    count = 2**source.zoom
+    north = math.asinh(math.tan(math.radians(lat))) / math.pi
+    return source.geobox(math.floor((lon + 180) / 360 * count), math.floor((1 - north) / 2 * count))
+
+
 def tile_square(source: TileSource, x: int, y: int) -> Any:
     """The outline of one tile in lon, lat, a shapely polygon."""
     from shapely import box

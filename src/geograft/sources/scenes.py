@@ -22,9 +22,9 @@ from geograft.errors import (
     UnknownSensor,
     UnreadableScene,
 )
-from geograft.raster import Scene, cloud_mask_path, open_scene
+from geograft.raster import Scene, cloud_mask_path, ground_gsd, open_scene
 from geograft.tables import Manifest, track, write_manifest, write_table
-from geograft.tiles import is_tiles, list_tiles, tile_square
+from geograft.tiles import is_tiles, list_tiles, tile_at, tile_square
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,8 @@ def _tiles_row(source: str | Path, sensor: str | None, settings: SceneSettings) 
         footprint = shapely.box(*(settings.bounds or (-180, -85, 180, 85)))
     if tiles is not None and settings.bounds is not None:
         footprint = footprint.intersection(shapely.box(*settings.bounds))
-    return footprint, _row(scene, _tiles_name(scene), 0.0)
+    row = _row(scene, _tiles_name(scene), 0.0)
+    return footprint, row | {"gsd": ground_gsd(tile_at(scene.tiles, *footprint.centroid.coords[0]))}
 
 
 def _tiles_name(scene: Scene) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geograft.evaluate.run import evaluate_card as evaluate_card
-    from geograft.models.model import load_model
+    from geograft.models.checkpoints import load_model
     from geograft.models.teacher import load_teacher as load_teacher
     from geograft.pairs.plan import make_pairs as make_pairs
     from geograft.raster import open_scene as open_scene
@@ -38,7 +38,7 @@ _HOMES = {
     "classify": ("geograft.tasks.classify", "classify"),
     "embed": ("geograft.tasks.embed", "embed"),
     "evaluate_card": ("geograft.evaluate.run", "evaluate_card"),
-    "load": ("geograft.models.model", "load_model"),
+    "load": ("geograft.models.checkpoints", "load_model"),
     "load_teacher": ("geograft.models.teacher", "load_teacher"),
     "make_pairs": ("geograft.pairs.plan", "make_pairs"),
     "make_region": ("geograft.world.region", "make_region"),

@@ -72,7 +72,7 @@ def demo(
 
     Example: geograft demo demo/
     """
-    from geograft.demo import DemoSettings, run_demo
+    from geograft.demo.run import DemoSettings, run_demo
 
     summary = run_demo(out, settings=_settings(DemoSettings, config, seed=seed))
     show(summary, as_json, lines=summary.lines())

@@ -14,6 +14,8 @@ from geograft.models.teacher import Teacher
 from geograft.sensors import Sensor
 from geograft.tasks.embed import chip_embeddings
 from geograft.tasks.queries import ClassVectors
+from geograft.tasks.segment import upsample
+from geograft.training.oracle import Oracle
 
 Encode = Callable[[NDArray[Any]], NDArray[np.float32]]
 ByPhrasing = Mapping[str, NDArray[np.float32]]
@@ -34,8 +36,8 @@ class Method(Protocol):
         """Scores of whole chips, phrasing to (N, K)."""
         ...
 
-    def dense_scores(self, pixels: NDArray[Any]) -> ByPhrasing:
-        """Scores on a grid inside each chip, phrasing to (N, K, h, w)."""
+    def maps(self, pixels: NDArray[Any]) -> Mapping[str, NDArray[np.int64]]:
+        """Class index of every pixel, phrasing to (N, S, S)."""
         ...
 
 
@@ -60,13 +62,12 @@ class TextMethod:
         embeddings = self.embed(pixels)
         return {phrasing: vectors.scores(embeddings) for phrasing, vectors in self.vectors.items()}
 
-    def dense_scores(self, pixels: NDArray[Any]) -> ByPhrasing:
-        """Scores on a grid inside each chip, phrasing to (N, K, h, w)."""
+    def maps(self, pixels: NDArray[Any]) -> Mapping[str, NDArray[np.int64]]:
+        """Class index of every pixel, phrasing to (N, S, S): scores of tokens are brought to pixels bilinearly."""
         tokens = self.tokens(pixels)
-        count, dim, height, width = tokens.shape
-        flat = np.ascontiguousarray(tokens.transpose(0, 2, 3, 1)).reshape(-1, dim)
+        size = pixels.shape[-1]
         return {
-            phrasing: vectors.scores(flat).reshape(count, height, width, -1).transpose(0, 3, 1, 2)
+            phrasing: upsample(vectors.dense_scores(tokens), size).argmax(axis=1)
             for phrasing, vectors in self.vectors.items()
         }
 
@@ -78,20 +79,20 @@ class SupervisedMethod:
     Attributes:
         name: as results call it.
         chips: chips (N, C, S, S) to class scores (N, K).
-        dense: chips to class scores (N, K, h, w).
+        pixels: chips to the class index of every pixel (N, S, S).
     """
 
     name: str
     chips: Encode
-    dense: Encode
+    pixels: Callable[[NDArray[Any]], NDArray[np.int64]]
 
     def chip_scores(self, pixels: NDArray[Any]) -> ByPhrasing:
         """Scores of whole chips under "seen", for want of words."""
         return {"seen": self.chips(pixels)}
 
-    def dense_scores(self, pixels: NDArray[Any]) -> ByPhrasing:
-        """Dense scores under "seen", for want of words."""
-        return {"seen": self.dense(pixels)}
+    def maps(self, pixels: NDArray[Any]) -> Mapping[str, NDArray[np.int64]]:
+        """Class index of every pixel under "seen", for want of words."""
+        return {"seen": self.pixels(pixels)}
 
 
 def graft_method(model: Model, level: Level, vectors: Mapping[str, ClassVectors]) -> TextMethod:
@@ -115,6 +116,11 @@ def teacher_method(teacher: Teacher, sensor: Sensor, vectors: Mapping[str, Class
         tokens=lambda pixels: _windowed(teacher, pixels, sensor),
         vectors=vectors,
     )
+
+
+def oracle_method(oracle: Oracle) -> SupervisedMethod:
+    """The supervised oracle; its class ids count from 1, indices from 0."""
+    return SupervisedMethod("oracle", oracle.classify, lambda pixels: oracle.segment(pixels).astype(np.int64) - 1)
 
 
 def window_starts(size: int, *, grid: int = TEACHER_GRID) -> tuple[int, ...]:

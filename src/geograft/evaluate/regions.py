@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import rasterio
@@ -46,7 +46,8 @@ class RegionView:
     @property
     def step(self) -> int:
         """Metres of a pixel."""
-        return self.fine.shape[0] // self.truth.shape[0]
+        fine, coarse = len(self.fine), len(self.truth)
+        return fine // coarse
 
     @cached_property
     def corners(self) -> NDArray[np.int64]:
@@ -107,8 +108,14 @@ def load_region(folder: Path, sensor: str, *, chip: tuple[int, int], per_class: 
     pixels = read(scene, scene.geobox).pixels
     step, (height, width) = round(scene.gsd), scene.geobox.shape
     fine = read_truth(folder)[: height * step, : width * step]
-    seed = int(json.loads((folder / "region.json").read_text(encoding="utf-8"))["seed"])
-    return RegionView(seed, sensor, pixels, coarsen_classes(fine, step), fine, chip[0], chip[1], per_class)
+    return RegionView(
+        _about(folder)["seed"], sensor, pixels, coarsen_classes(fine, step), fine, chip[0], chip[1], per_class
+    )
+
+
+def region_size(folder: Path) -> int:
+    """Side of a finished region in metres."""
+    return int(_about(folder)["size"])
 
 
 def clearest_scene(folder: Path, sensor: str) -> Scene:
@@ -134,8 +141,7 @@ def read_truth(folder: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise MissingInput(f"{path} does not exist; evaluation needs a region's truth, so make the region again")
     with rasterio.open(path) as file:
-        classes: NDArray[np.uint8] = file.read(1)
-    return classes
+        return cast("NDArray[np.uint8]", file.read(1))
 
 
 def coarsen_classes(classes: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
@@ -153,3 +159,10 @@ def coarsen_classes(classes: NDArray[np.uint8], times: int) -> NDArray[np.uint8]
 def batches(numbers: NDArray[np.int64], size: int) -> Sequence[NDArray[np.int64]]:
     """Consecutive parts of at most `size` numbers."""
     return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a finished region says of itself."""
+    text = (folder / "region.json").read_text(encoding="utf-8")
+    summary: dict[str, Any] = json.loads(text)["summary"]
+    return summary

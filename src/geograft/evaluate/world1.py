@@ -14,22 +14,24 @@ from numpy.typing import NDArray
 from geograft.errors import BadSetting
 from geograft.evaluate import metrics
 from geograft.evaluate.cards import load_card
-from geograft.evaluate.methods import ByPhrasing, Method, graft_method, teacher_method
-from geograft.evaluate.regions import CLASS_COUNT, RegionView, batches, load_region
+from geograft.evaluate.methods import ByPhrasing, Method, graft_method, oracle_method, teacher_method
+from geograft.evaluate.regions import CLASS_COUNT, RegionView, batches, load_region, region_size
 from geograft.evaluate.results import CardResult, ClassResult, Result, provenance
 from geograft.models.checkpoints import load_model
 from geograft.models.model import Model
+from geograft.models.numerics import weights_digest
 from geograft.models.teacher import load_teacher
 from geograft.tables import track
 from geograft.tasks.queries import ClassQuery, ClassVectors, TextEncoder, encode_classes
-from geograft.tasks.segment import upsample
+from geograft.training.oracle import load_oracle
 from geograft.world.classes import CLASSES, HELD_OUT_TEMPLATES, SEEN_TEMPLATES
-from geograft.world.region import RegionSettings, make_region
+from geograft.world.region import SUMMER, RegionSettings, make_region
 
 logger = logging.getLogger(__name__)
 
 CARD = "world-1"
 _BATCH = 128
+_FEW = 40
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,15 @@ class World1Settings:
     chips_per_class: int = 0
 
 
-def evaluate_world1(work: Path, *, settings: World1Settings | None = None) -> CardResult:
+def evaluate_world1(
+    work: Path, *, settings: World1Settings | None = None, models: Mapping[str, Model] | None = None
+) -> CardResult:
     """Every number of the card `world-1`, for all its methods and for seen and held-out phrasings.
 
     Args:
         work: folder where test regions are made, or found from an earlier run.
         settings: models, oracles and regions.
+        models: models in memory, by sensor, instead of those that the settings name.
 
     Returns:
         The results; those of the oracle, which reads no words, stand under "seen".
@@ -76,9 +81,9 @@ def evaluate_world1(work: Path, *, settings: World1Settings | None = None) -> Ca
     classes: list[ClassResult] = []
     fingerprints: dict[str, str] = {}
     for sensor, name, oracle in _sensors(chosen):
-        model = load_model(name)
+        model = models[sensor] if models and sensor in models else load_model(name)
         methods = _methods(model, chosen, oracle, sensor, fingerprints)
-        for region in _regions(work, sensor, chosen):
+        for region in _regions(work, sensor, model.chip_size, chosen):
             for method in methods:
                 some, by_class = evaluate_method(method, region)
                 rows += some
@@ -115,15 +120,15 @@ def class_words(encoder: TextEncoder) -> dict[str, ClassVectors]:
 
 
 def find_region(work: Path, seed: int, size: int) -> Path:
-    """The folder of a region, made if it is not there; only scenes and truth are needed, so few photos are taken."""
-    folder = work / "regions" / (f"{seed}" if size == _card_size() else f"{seed}-{size}m")
-    if not (folder / "manifest.json").is_file():
-        make_region(folder, seed=seed, settings=RegionSettings(size=size, photos=_PHOTOS))
-    return folder
+    """The folder of a region: one of that seed and size in `work/regions`, else a lean one made in `work/lean`.
 
-
-_PHOTOS = 50
-"""Photos of a test region made here: evaluation looks at none of them."""
+    Lean regions hold one date and few photos, since evaluation looks at none.
+    """
+    whole = work / "regions" / str(seed)
+    if (whole / "region.json").is_file() and region_size(whole) == size:
+        return whole
+    lean = RegionSettings(size=size, photos=_FEW, dates=(SUMMER,), cloudy_dates=())
+    return make_region(work / "lean" / f"{seed}-{size}m", seed=seed, settings=lean).folder
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,7 @@ def _map_counts(method: Method, region: RegionView, about: str) -> Mapping[str, 
     totals: dict[str, NDArray[np.int64]] = {}
     for some in track(batches(region.mapped, _BATCH), f"maps: {about}"):
         truth = region.truths(some).astype(np.int64) - 1
-        for phrasing, scores in method.dense_scores(region.chips(some)).items():
-            guess = upsample(scores, region.size).argmax(axis=1)
+        for phrasing, guess in method.maps(region.chips(some)).items():
             totals[phrasing] = totals.get(phrasing, 0) + metrics.confusion(truth, guess, classes=CLASS_COUNT)
     return totals
 
@@ -207,19 +211,16 @@ def _methods(
 
 
 def _oracle(folder: str, sensor: str, fingerprints: dict[str, str]) -> Method:
-    from geograft.evaluate.methods import SupervisedMethod
-    from geograft.training.oracle import load_oracle
-
-    oracle = load_oracle(folder)
-    fingerprints[f"oracle {sensor}"] = oracle.fingerprint
-    return SupervisedMethod("oracle", oracle.chip_scores, oracle.dense_scores)
+    oracle = load_oracle(Path(folder))
+    fingerprints[f"oracle {sensor}"] = weights_digest(oracle.body.state_dict(), (sensor,))
+    return oracle_method(oracle)
 
 
-def _regions(work: Path, sensor: str, settings: World1Settings) -> Iterator[RegionView]:
-    sizes = load_card(CARD).protocol["sensors"][sensor]
+def _regions(work: Path, sensor: str, size: int, settings: World1Settings) -> Iterator[RegionView]:
+    stride = round(size * load_card(CARD).protocol["sensors"][sensor]["stride"])
     for seed in settings.seeds:
         folder = find_region(work, seed, settings.size)
-        yield load_region(folder, sensor, chip=(sizes["chip"], sizes["stride"]), per_class=settings.chips_per_class)
+        yield load_region(folder, sensor, chip=(size, stride), per_class=settings.chips_per_class)
 
 
 def _sensors(settings: World1Settings) -> list[tuple[str, str, str]]:

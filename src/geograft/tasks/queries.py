@@ -84,6 +84,12 @@ class ClassVectors:
         """Cosine of embeddings (N, D) with each class, the maximum over its phrasings, (N, K)."""
         return self.best(embeddings @ self.vectors.T)
 
+    def dense_scores(self, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same for tokens (N, D, h, w), (N, K, h, w)."""
+        count, dim, height, width = tokens.shape
+        flat = np.ascontiguousarray(tokens.transpose(0, 2, 3, 1)).reshape(-1, dim)
+        return self.scores(flat).reshape(count, height, width, -1).transpose(0, 3, 1, 2)
+
     def best(self, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
         """The maximum over each class's phrasings of cosines (N, T), giving (N, K)."""
         starts = np.searchsorted(self.owner, np.arange(len(self.names)))

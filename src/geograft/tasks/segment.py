@@ -145,11 +145,7 @@ def text_scorer(model: Model, vectors: ClassVectors, level: Level) -> Scorer:
     """Scores of chips' patches against class words: the maximum over phrasings of the cosine."""
 
     def score(pixels: NDArray[Any]) -> NDArray[np.float32]:
-        tokens = model.dense(pixels, level=level)
-        count, dim, height, width = tokens.shape
-        flat = tokens.transpose(0, 2, 3, 1).reshape(-1, dim)
-        best = vectors.scores(np.ascontiguousarray(flat))
-        return best.reshape(count, height, width, -1).transpose(0, 3, 1, 2)
+        return vectors.dense_scores(model.dense(pixels, level=level))
 
     return score
 

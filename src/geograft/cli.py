@@ -7,7 +7,7 @@ Results go to stdout (as one JSON object with `--json`), progress and messages t
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,7 @@ Config = Annotated[Path | None, typer.Option("--config", help="YAML file of sett
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="mini, mini-10m, or a model folder.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default=False)]
+Level = Literal["image", "pixel"]
 Classes = Annotated[
     str, typer.Option("--classes", "-c", help='Classes by semicolon, phrasings by comma: "water; trees, forest".')
 ]
@@ -250,7 +251,7 @@ def segment(
     classes: Classes,
     out: Annotated[Path, typer.Option("--out", "-o", help="Class map to write, .tif.")],
     model: Model = "mini",
-    level: Annotated[str, typer.Option(help="pixel, or image read out densely.")] = "pixel",
+    level: Annotated[Level, typer.Option(help="pixel, or image read out densely.")] = "pixel",
     stride: Stride = None,
     sensor: Sensor = None,
     scores: Annotated[Path | None, typer.Option(help="Also write the winning class's score, .tif.")] = None,

@@ -22,7 +22,7 @@ def show(result: Any, as_json: bool, *, lines: Sequence[str] | None = None) -> N
         as_json: one JSON object instead of lines.
         lines: what people see; names and values of the result if None.
     """
-    values = dataclasses.asdict(result) if dataclasses.is_dataclass(result) else result
+    values = dataclasses.asdict(result) if dataclasses.is_dataclass(result) and not isinstance(result, type) else result
     if as_json:
         typer.echo(json.dumps(_finite(values), default=_plain))
     else:

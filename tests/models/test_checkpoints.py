@@ -46,6 +46,10 @@ def test_a_saved_model_answers_the_same(make_model, saved, chips):
     assert after.origin.training == {"data": "walks", "epochs": 3, "lr": 0.5}
 
 
+def test_a_model_is_loaded_with_a_teacher_at_hand(saved, teacher):
+    assert load_model(saved, teacher=teacher).teacher is teacher
+
+
 def test_saving_again_gives_the_same_bytes(saved, tmp_path):
     again = save_model(load_model(saved), tmp_path / "again")
     for name in ("config.json", "model.safetensors", "README.md"):

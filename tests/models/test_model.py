@@ -134,6 +134,14 @@ def test_a_teacher_that_changed_is_refused(make_model, teacher, monkeypatch):
         make_model(teacher=("named", "another")).encode_text(["lake"])
 
 
+def test_a_teacher_that_moved_is_given_by_hand(make_model, teacher):
+    model = make_model(teacher=("/where/it/was", teacher.fingerprint))
+    model.use_teacher(teacher)
+    assert model.encode_text(["lake"]).shape == (1, 16)
+    with pytest.raises(ModelMismatch, match="named has 0123"):
+        make_model(teacher=("/where/it/was", "another")).use_teacher(teacher)
+
+
 def test_the_fingerprint_follows_weights_normalisation_and_teacher(make_model, small_sensor):
     first = make_model().fingerprint
     assert make_model().fingerprint == first
@@ -164,6 +172,8 @@ def test_encoders_that_do_not_fit_together_are_refused(make_encoder, small_senso
         Model(pair, sensor=small_sensor, teacher=teacher)
     with pytest.raises(ModelMismatch, match="levels image and pixel"):
         Model({}, sensor=small_sensor, teacher=teacher)
+    with pytest.raises(ModelMismatch, match="give 8 numbers, the teacher named 16"):
+        Model({"image": make_encoder(dim=8)}, sensor=small_sensor, teacher=teacher)
     turned = dataclasses.replace(small_sensor, bands=("nir", "red", "green"))
     with pytest.raises(ModelMismatch, match="in this order"):
         Model({"image": make_encoder()}, sensor=turned, teacher=teacher)

@@ -31,6 +31,14 @@ def test_a_folder_is_loaded_by_its_path(make_clip):
     assert teacher.encode_photos([Image.new("RGB", (8, 8))]).shape == (1, 16)
 
 
+def test_the_name_of_a_folder_finds_it_again_from_anywhere(make_clip, tmp_path, monkeypatch):
+    folder = make_clip()
+    monkeypatch.chdir(folder.parent)
+    name = load_teacher(folder.name).name
+    monkeypatch.chdir("/")
+    assert load_teacher(name).name == name == str(folder.resolve())
+
+
 def test_the_mini_teacher_is_called_mini_wherever_it_lies(make_clip, monkeypatch):
     folder = make_clip()
     monkeypatch.setattr(module, "_shipped_mini", lambda: folder)

@@ -7,7 +7,7 @@ that was stopped goes on where it was.
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geograft.demo.sections import Chapter, report_sections
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SENSOR = "world-1m"
 _FIRST_TEST = WORLD_1["test"][0]
+_TEST_PHOTOS = 300  # to search with; no training sees them
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,9 @@ class _Clock:
 def _regions(out: Path, chosen: DemoSettings) -> tuple[Path, Path]:
     """The region that is trained on, and the one that is evaluated on, where the evaluation looks for it."""
     region, test = out / "region", out / "regions" / f"{chosen.test_seed}-{chosen.test_size}m"
-    one_sensor = {"sensors": (SENSOR,)}
-    make_region(region, seed=chosen.seed, settings=RegionSettings(chosen.size, chosen.photos, **one_sensor))
-    make_region(test, seed=chosen.test_seed, settings=RegionSettings(chosen.test_size, 300, **one_sensor))
+    from_above = RegionSettings(chosen.size, chosen.photos, sensors=(SENSOR,))
+    make_region(region, seed=chosen.seed, settings=from_above)
+    make_region(test, seed=chosen.test_seed, settings=replace(from_above, size=chosen.test_size, photos=_TEST_PHOTOS))
     return region, test
 
 
@@ -176,9 +177,8 @@ def _evaluate(out: Path, model: Path, chosen: DemoSettings) -> dict[str, CardRes
     """The card `world-1` on the demo's test region, for the model trained here and for the shipped one."""
     from geograft.training.oracle import shipped_oracle
 
-    where = {"model_10m": "", "seeds": (chosen.test_seed,), "size": chosen.test_size}
-    here = World1Settings(model_1m=str(model), **where)  # type: ignore[arg-type]  # mixed values
-    shipped = World1Settings(model_1m=chosen.model, oracle_1m=str(shipped_oracle(SENSOR)), **where)  # type: ignore[arg-type]
+    here = World1Settings(str(model), "", seeds=(chosen.test_seed,), size=chosen.test_size)
+    shipped = replace(here, model_1m=chosen.model, oracle_1m=str(shipped_oracle(SENSOR)))
     results = {"trained here": evaluate_world1(out, settings=here), "shipped": evaluate_world1(out, settings=shipped)}
     for name, result in results.items():
         result.write(out / f"results-{name.replace(' ', '-')}.json")

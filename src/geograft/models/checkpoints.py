@@ -20,6 +20,7 @@ from geograft.errors import CheckpointMismatch, SensorMismatch, UnknownModel
 from geograft.models.card import model_card
 from geograft.models.model import FORMAT, Model, Origin
 from geograft.models.satellite import LEVELS, EncoderSettings, Level, SatelliteEncoder, load_strictly
+from geograft.models.teacher import Teacher
 from geograft.sensors import Sensor
 from geograft.tables import atomic, versions
 
@@ -51,16 +52,19 @@ def save_model(model: Model, folder: str | Path) -> Path:
     return folder
 
 
-def load_model(name: str | Path) -> Model:
+def load_model(name: str | Path, *, teacher: Teacher | None = None) -> Model:
     """The model of a name or folder.
 
     Args:
         name: "mini" (the same as "mini-1m") or "mini-10m", shipped with the package, or a model folder.
+        teacher: the model's teacher, where it is loaded already or has moved; otherwise it is found by its name
+            when text is first asked for.
 
     Raises:
         UnknownModel: nothing has that name.
         CheckpointMismatch: the folder is of another architecture or version, lacks weights, has unknown ones,
             or its files do not belong together.
+        ModelMismatch: the given teacher is not the one of the training.
     """
     folder = _shipped(str(name)) if str(name) in SHIPPED else Path(name)
     if not (folder / CONFIG).is_file():
@@ -75,6 +79,8 @@ def load_model(name: str | Path) -> Model:
             f"The weights in {folder} are not those that its {CONFIG} was written for "
             f"({model.fingerprint} instead of {config['fingerprint']}): copy the whole folder again."
         )
+    if teacher is not None:
+        model.use_teacher(teacher)
     return model
 
 

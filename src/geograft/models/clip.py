@@ -44,7 +44,7 @@ class ClipTeacher(Teacher):
 
     Args:
         source: a folder, or a name on the hub ("org/name", "org/name@revision").
-        name: what the teacher is called; `source` where None.
+        name: what the teacher is called; where None the folder's absolute path, or the hub name.
         batch: photos or texts that are encoded at once.
 
     Raises:
@@ -54,7 +54,7 @@ class ClipTeacher(Teacher):
 
     def __init__(self, source: str | Path, *, name: str | None = None, batch: int = 64) -> None:
         folder = find_folder(source)
-        self.name = name if name is not None else str(source)
+        self.name = name if name is not None else str(folder.resolve() if Path(source).is_dir() else source)
         self.batch = batch
         self.preprocess = read_preprocessor(folder)
         self.model = read_model(folder).eval().requires_grad_(requires_grad=False)

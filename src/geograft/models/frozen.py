@@ -45,7 +45,7 @@ class FrozenTeacher(Teacher):
 
     def __init__(self, path: str | Path, *, batch: int = 32) -> None:
         self.path = Path(path)
-        self.name = str(path)
+        self.name = str(self.path.resolve())
         if not self.path.is_file():
             raise UnknownModel(f"There is no file {self.path}: check the path of the exported encoder.")
         self.preprocess, self._options = read_spec(self.path.with_name(SPEC))

@@ -54,7 +54,7 @@ class Model:
         batch: chips that are encoded at once.
 
     Raises:
-        ModelMismatch: the encoders disagree with one another or with the sensor's bands.
+        ModelMismatch: the encoders disagree with one another, with the sensor's bands or the teacher's length.
     """
 
     def __init__(
@@ -77,8 +77,10 @@ class Model:
         self.batch = 256
         self._check_encoders(encoders)
         if isinstance(teacher, Teacher):
+            if teacher.dim != self.dim:
+                raise ModelMismatch(f"The encoders give {self.dim} numbers, the teacher {teacher.name} {teacher.dim}.")
             self.teacher_name, self.teacher_fingerprint = teacher.name, teacher.fingerprint
-            self.teacher = teacher
+            self.use_teacher(teacher)
         else:
             self.teacher_name, self.teacher_fingerprint = teacher
 
@@ -127,14 +129,15 @@ class Model:
             UnknownModel: the teacher cannot be found by its name.
             ModelMismatch: what that name loads has other weights than the teacher of the training.
         """
-        teacher = load_teacher(self.teacher_name)
-        if teacher.fingerprint != self.teacher_fingerprint:
-            raise ModelMismatch(
-                f"The model {self.name} was trained on the teacher {self.teacher_name} with the fingerprint "
-                f"{self.teacher_fingerprint}, but {self.teacher_name} now has {teacher.fingerprint}: "
-                "their vectors do not compare. Use that teacher's weights, or train the model again."
-            )
-        return teacher
+        return self._checked(load_teacher(self.teacher_name))
+
+    def use_teacher(self, teacher: Teacher) -> None:
+        """Take a teacher that is loaded already, or that lies elsewhere than its name in the model's folder says.
+
+        Raises:
+            ModelMismatch: it has other weights than the teacher of the training.
+        """
+        self.teacher = self._checked(teacher)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights as a model folder stores them: float16, keys "image.*" and "pixel.*"."""
@@ -264,6 +267,16 @@ class Model:
     def _any(self) -> SatelliteEncoder:
         """One of the encoders; all have the same shape outside."""
         return next(iter(self.encoders.values()))
+
+    def _checked(self, teacher: Teacher) -> Teacher:
+        """A teacher, if it is the one of the training."""
+        if teacher.fingerprint != self.teacher_fingerprint:
+            raise ModelMismatch(
+                f"The model {self.name} was trained on the teacher {self.teacher_name} with the fingerprint "
+                f"{self.teacher_fingerprint}, but {teacher.name} has {teacher.fingerprint}: "
+                "their vectors do not compare. Use that teacher's weights, or train the model again."
+            )
+        return teacher
 
     def _check_encoders(self, given: Mapping[Level, SatelliteEncoder]) -> None:
         """Refuse encoders that do not fit together or to the sensor."""

@@ -97,7 +97,7 @@ def load_teacher(name: str | Path) -> Teacher:
         return FrozenTeacher(Path(name))
     from geograft.models.clip import ClipTeacher
 
-    return ClipTeacher(_shipped_mini() if str(name) == "mini" else name, name=str(name))
+    return ClipTeacher(_shipped_mini(), name="mini") if str(name) == "mini" else ClipTeacher(name)
 
 
 def _shipped_mini() -> Path:

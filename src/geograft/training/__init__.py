@@ -1,0 +1,1 @@
+"""Losses, the loop, and what is trained: satellite encoders, the mini teacher, the supervised oracle."""

@@ -15,10 +15,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from geograft.errors import BadSetting
 from geograft.world.classes import BY_NAME
 from geograft.world.daylight import Light
+from geograft.world.landmarks import Landmarks, draw_landmarks, find_landmarks
 from geograft.world.paint import Brush, Picture
 
 if TYPE_CHECKING:
@@ -107,6 +109,7 @@ class Scenery:
         open: ground + height, (H*W,) float32.
         under: the same, but forest is only its trunks, for photos taken among them.
         cover, material, ground, height: the land's rasters, flat.
+        marks: rotors, masts and flags; tree: of their places.
     """
 
     land: Land
@@ -116,19 +119,23 @@ class Scenery:
     material: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     ground: Floats
     height: Floats
+    marks: Landmarks
+    tree: cKDTree
 
     @staticmethod
     def of(land: Land) -> Scenery:
         """Prepare a land; some 0.3 s for 4 km."""
         surface = (land.ground + land.height).astype(np.float32).ravel()
         cover, ground, height = land.cover.ravel(), land.ground.ravel(), land.height.ravel()
-        return Scenery(land, surface, _under(surface, cover, ground, height), cover, land.material.ravel(),
-                       ground, height)  # fmt: skip
+        under, marks = _under(surface, cover, ground, height), find_landmarks(land)
+        return Scenery(land, surface, under, cover, land.material.ravel(), ground, height, marks, cKDTree(marks.place))
 
     def repopulated(self, land: Land) -> Scenery:
         """The same land with other things on it (boats, cars): what is costly and stays is kept."""
         surface = (land.ground + land.height).ravel()
-        return replace(self, land=land, open=surface, material=land.material.ravel(), height=land.height.ravel())
+        marks = find_landmarks(land)
+        return replace(self, land=land, open=surface, material=land.material.ravel(), height=land.height.ravel(),
+                       marks=marks, tree=cKDTree(marks.place))  # fmt: skip
 
     @property
     def size(self) -> int:
@@ -230,7 +237,10 @@ def look(scenery: Scenery, poses: Poses, *, size: int, among_trees: bool) -> Pic
     surface = scenery.under if among_trees else scenery.open
     rising = _march(surface, scenery, rays)
     first = _first_seen(rising, rays, size)
-    return _resolve(scenery, rays, rising, first, among_trees=among_trees)
+    picture = _resolve(scenery, rays, rising, first, among_trees=among_trees)
+    if not among_trees and len(scenery.marks):
+        draw_landmarks(scenery.marks, scenery.tree, picture)
+    return picture
 
 
 @dataclass(frozen=True)
@@ -317,7 +327,7 @@ def _resolve(
     above = rays.z + rays.slopes * depth - scenery.ground.take(cells)
     picture = Picture(
         cover=scenery.cover.take(cells), material=scenery.material.take(cells), cells=cells, x=x, y=y, depth=depth,
-        above=above, slopes=rays.slopes, side=side, sky=sky, dx=rays.dx, dy=rays.dy, eye=rays.z,
+        above=above, slopes=rays.slopes, side=side, sky=sky, dx=rays.dx, dy=rays.dy, eye=rays.z, eye_x=rays.x, eye_y=rays.y,
         canopy=np.zeros_like(sky), among_trees=among_trees,
     )  # fmt: skip
     picture.cover[sky] = 0

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from geograft.world.paint import Print
 
 _TOP, _SIDE = 0, 256
+_GRASSLAND = BY_NAME["grassland"].id
+_RAILWAY = BY_NAME["railway"].id
 _HOUSES, _BLOCKS, _HALLS = (BY_NAME[name].id for name in ("houses", "apartment blocks", "warehouses"))
 _LEAVES = ("broadleaf light", "broadleaf", "broadleaf dark", "conifer light", "conifer dark")
 _ROOFS = ("red tile roof", "brown tile roof", "slate roof", "white roof", "gravel roof", "metal roof", "concrete")
@@ -167,10 +169,11 @@ def _foliage(sheet: Print, pixels: Ints) -> None:
     sheet.scale(pixels, np.clip(1 + 0.42 * coarse + 0.4 * fine, 0.35, 1.8))
     canopy = sheet.at("canopy", pixels)
     side = sheet.at("side", pixels)
-    trunk = side & ~canopy & ((above < 2.4 + coarse) | (_is_among(sheet, pixels) & (above < 3.2)))
+    high = sheet.scenery.height.take(sheet.at("cells", pixels)) > 3.5
+    trunk = side & ~canopy & high & ((above < 2.4 + coarse) | (_is_among(sheet, pixels) & (above < 3.2)))
     gap = trunk & (_wave(x * 0.8 + y * 1.1, 1.5, 0.6) > 0) & ~_is_among(sheet, pixels)
     bark = 0.85 + 0.3 * noise((x + y) * 12, above * 1.5)
-    for channel, value in enumerate((0.34, 0.26, 0.18)):
+    for channel, value in enumerate((0.33, 0.27, 0.20)):
         colour = sheet.colour[channel]
         colour[pixels[trunk]] = value * bark[trunk]
     sheet.mix(pixels, (0.08, 0.11, 0.05), 0.8 * gap)
@@ -194,7 +197,7 @@ def _meadow(sheet: Print, pixels: Ints) -> None:
     """Grass with flowers."""
     _grass(sheet, pixels)
     x, y = sheet.at("x", pixels), sheet.at("y", pixels)
-    flower = noise(x * 9, y * 9) > 0.86
+    flower = (noise(x * 9, y * 9) > 0.86) & (sheet.at("cover", pixels) == _GRASSLAND)
     sheet.mix(pixels, (0.95, 0.93, 0.78), 0.6 * sheet.near.take(pixels) * flower)
 
 
@@ -247,6 +250,29 @@ def _ballast(sheet: Print, pixels: Ints) -> None:
     """Broken stone, each piece lit differently."""
     x, y, near = sheet.at("x", pixels), sheet.at("y", pixels), sheet.near.take(pixels)
     sheet.scale(pixels, 1 + 0.55 * near * noise(x * 13, y * 13))
+
+
+def _track(sheet: Print, pixels: Ints) -> None:
+    """Ballast, or rails; dark sleepers across the line where one stands on a railway."""
+    _ballast(sheet, pixels)
+    along = _along(sheet, pixels)
+    visible = np.clip(10 / sheet.at("depth", pixels), 0, 1) * (sheet.at("cover", pixels) == _RAILWAY)
+    sheet.mix(pixels, (0.20, 0.15, 0.12), 0.85 * visible * _wave(along, 1.1, 0.42))
+    steel = sheet.at("material", pixels) == INDEX["rail"]
+    sheet.mix(pixels, (0.74, 0.74, 0.77), 0.85 * steel)
+
+
+def _along(sheet: Print, pixels: Ints) -> Floats:
+    """Metres along the line that each photo's pixels lie on: the main axis of their places."""
+    owner, count = sheet.owner.take(pixels), sheet.picture.count
+    x, y = sheet.at("x", pixels), sheet.at("y", pixels)
+    near = (sheet.at("depth", pixels) < 25).astype(np.float32)
+    weight = np.bincount(owner, near, count) + 1e-6
+    cx, cy = (x - (np.bincount(owner, near * x, count) / weight)[owner]), (y - (np.bincount(owner, near * y, count) / weight)[owner])
+    xx, xy, yy = (np.bincount(owner, near * a * b, count) for a, b in ((cx, cx), (cx, cy), (cy, cy)))
+    angle = 0.5 * np.arctan2(2 * xy, xx - yy)
+    result: Floats = (cx * np.cos(angle)[owner] + cy * np.sin(angle)[owner]).astype(np.float32)
+    return result
 
 
 def _rock(sheet: Print, pixels: Ints) -> None:
@@ -308,7 +334,8 @@ _DETAILS: tuple[tuple[list[int], Callable[[Print, Ints], None]], ...] = (
     (_keys(("vine",), _TOP, _SIDE), _vine),
     (_keys(("sand", "wet sand"), _TOP, _SIDE), _sand),
     (_keys(("asphalt", "old asphalt", "runway asphalt"), _TOP, _SIDE), _asphalt),
-    (_keys(("ballast", "gravel", "paving", "bare soil", "vine soil"), _TOP, _SIDE), _ballast),
+    (_keys(("ballast", "rail"), _TOP, _SIDE), _track),
+    (_keys(("gravel", "paving", "bare soil", "vine soil"), _TOP, _SIDE), _ballast),
     (_keys(("grey rock", "ochre rock"), _TOP, _SIDE), _rock),
     (_keys(("wood",), _TOP), _planks),
     (_keys(("red car", "dark car", "silver car", "blue car"), _TOP, _SIDE), _bodywork),

@@ -14,7 +14,7 @@ import numpy as np
 
 from geograft.world.details import add_details
 from geograft.world.daylight import noise, noise_field, sky
-from geograft.world.materials import MATERIALS, palette
+from geograft.world.materials import INDEX, MATERIALS, palette
 
 if TYPE_CHECKING:
     from geograft.world.camera import Scenery
@@ -37,7 +37,7 @@ class Picture:
         sky: whether nothing is hit.
         canopy: whether crowns are seen from below.
         among_trees: whether the photos of this batch are taken inside a forest.
-        dx, dy, eye: the columns' direction and elevation of the eye, (N * S,).
+        dx, dy, eye, eye_x, eye_y: the columns' direction, elevation and place of the eye, (N * S,).
     """
 
     cover: Bytes
@@ -54,6 +54,8 @@ class Picture:
     dx: Floats
     dy: Floats
     eye: Floats
+    eye_x: Floats
+    eye_y: Floats
     among_trees: bool
 
     @property
@@ -116,6 +118,7 @@ _SEASONS = (1.0, 0.25, 0.0, 0.45)  # how wintry winter, spring, summer and autum
 _WATERS = ("deep water", "shallow water", "river water")
 WET = np.array([material.name in _WATERS for material in MATERIALS] + [False] * (256 - len(MATERIALS)))
 """Whether a material is water, (256,) bool."""
+RIVER_WATER = INDEX["river water"]
 
 
 def _display(reflectance: Floats) -> Floats:
@@ -201,7 +204,8 @@ def _reflect(sheet: Print) -> None:
     slope = np.maximum(-sheet.at("slopes", pixels), 0)
     x, y, near = sheet.at("x", pixels), sheet.at("y", pixels), sheet.near.take(pixels)
     ripple = noise(x * 3.1, y * 3.1, slope=0.6) * near + 0.5 * noise(x * 0.9, y * 0.9, slope=0.8)
-    share = np.clip(0.72 - 1.35 * slope + 0.22 * ripple, 0.04, 0.85)
+    river = sheet.at("material", pixels) == RIVER_WATER
+    share = np.clip(0.72 - 1.35 * slope + 0.22 * ripple, 0.04, 0.85) * np.where(river, np.float32(0.55), 1)
     bearing = sheet.picture.dx.take(pixels % len(sheet.picture.dx))
     mirrored = sky(slope, bearing, sheet.light, sheet.owner.take(pixels))
     for channel, above in zip(sheet.colour, mirrored, strict=True):

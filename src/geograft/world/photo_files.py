@@ -49,7 +49,7 @@ class Dirt:
         far: geotags 2 to 20 km off.
         no_exif: files without EXIF; the CSV still has their position, as the site stored it at upload.
         broken_exif: files whose EXIF is cut short (no position in the CSV either), or whose position, in file
-            and CSV, is 0, 0 or beyond the poles.
+            and CSV, is 0, 0 or beyond 180 degrees.
         duplicates: files uploaded again under another id.
         unreadable: files cut short within the picture.
         unfree: photos under licences that forbid free use.
@@ -146,7 +146,7 @@ def _add_positions(table: pd.DataFrame, land: Land, rng: np.random.Generator) ->
     table["error_m"] = offset
     believed = np.clip(error * np.exp(rng.normal(0, 0.5, count)), 3, 200)
     table["accuracy_m"] = np.round(believed, 1)
-    for kind, place in (("zero-position", (0.0, 0.0)), ("impossible-position", (7.0, 97.5))):
+    for kind, place in (("zero-position", (0.0, 0.0)), ("impossible-position", (203.4, 49.2))):
         table.loc[table["dirt"] == kind, ["lon", "lat"]] = place
 
 

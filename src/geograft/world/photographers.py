@@ -15,6 +15,7 @@ import numpy as np
 from geograft.errors import BadSetting
 from geograft.world.camera import Poses, Scenery
 from geograft.world.classes import BY_NAME, CLASSES
+from geograft.world.materials import INDEX
 
 if TYPE_CHECKING:
     from geograft.world.daylight import Floats, Ints
@@ -23,16 +24,23 @@ if TYPE_CHECKING:
 _TALL_CLASSES = ("houses", "apartment blocks", "warehouses", "wind turbines", "greenhouses")
 _TALL = np.zeros(256, bool)
 _TALL[[BY_NAME[name].id for name in _TALL_CLASSES]] = True
+_NARROW = np.zeros(256, bool)
+_NARROW[[BY_NAME[name].id for name in ("road", "railway", "river", "beach")]] = True
 _FOREST = BY_NAME["forest"].id
 _TURBINES = BY_NAME["wind turbines"].id
 _BLOCKS = BY_NAME["apartment blocks"].id
 _WATER = [BY_NAME["lake"].id, BY_NAME["river"].id]
+_HARBOUR = BY_NAME["harbour"].id
+_IS_DECK = np.zeros(256, bool)
+_IS_DECK[[INDEX["wood"], INDEX["concrete"]]] = True
 _LOW = 1.2  # m: people stand on what is lower
-_NEAR = np.array([1.5, 3.0], np.float32)
+_NEAR = np.array([0.9, 1.8, 3.2], np.float32)
 _AHEAD = np.array([5.0, 8.0, 13.0, 21.0, 34.0, 55.0], np.float32)
 _FACADE = np.array([6.0, 9.0, 13.0, 18.0, 25.0, 34.0], np.float32)
 _FAN = np.radians([-20.0, 0.0, 20.0]).astype(np.float32)
 _HEADINGS = 12
+_LOOKS_AROUND = 0.25  # of the photographers turn to something else than what they stand in or came for
+_PASSES_BY = 0.45  # try to stand beside their subject rather than in it, and zoom in over what lies between
 _MONTHS = np.array([3, 3, 5, 9, 12, 14, 15, 14, 10, 7, 4, 4], float)
 _FIRST_YEAR, _YEARS = 2021, 3
 
@@ -85,7 +93,8 @@ def choose_poses(land: Land | Scenery, count: int, seed: int) -> Shots:
     user, walk, taken = np.r_[user, 100_000 + number], np.r_[walk, number], np.r_[taken, when]
     order = np.argsort(taken, kind="stable")
     x, y, subject, taken = x[order], y[order], subject[order], taken[order]
-    poses = _poses(scenery, x, y, subject, taken, rng)
+    x, y, beside = _step_aside(scenery, x, y, subject, rng)
+    poses = _poses(scenery, (x, y), subject, taken, beside, rng)
     return Shots(poses, subject, taken, user[order], walk[order])
 
 
@@ -113,7 +122,7 @@ def _weights(areas: Ints) -> Floats:
 
 def _spots(scenery: Scenery, subject: int, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """The best of several candidate spots for each photo of one class."""
-    tries = 4
+    tries = 2
     x, y = _candidates(scenery, subject, count * tries, rng)
     score, _ = _best_heading(scenery, x, y, np.full(len(x), subject), rng)
     score += rng.uniform(0, 0.12, len(x))
@@ -146,25 +155,48 @@ def _stands(scenery: Scenery, x: Floats, y: Floats, subject: int) -> np.ndarray:
     inside = (x >= 0) & (y >= 0) & (x < scenery.size) & (y < scenery.size)
     cells = scenery.cells(x, y)
     cover = scenery.cover[cells]
-    free = (scenery.height[cells] < _LOW) | (cover == _FOREST)
+    free = (scenery.height[cells] < _LOW) | (cover == _FOREST) | _IS_DECK[scenery.material[cells]]
     dry = ~np.isin(cover, _WATER)
+    if subject == _HARBOUR:
+        free &= _IS_DECK[scenery.material[cells]] | (np.floor(x * 7 + y * 3) % 4 == 0)
     right = dry & (cover != _FOREST) if _TALL[subject] else cover == subject
     result: np.ndarray = inside & free & right  # type: ignore[type-arg]
     return result
+
+
+def _step_aside(
+    scenery: Scenery, x: Floats, y: Floats, subject: Ints, rng: np.random.Generator
+) -> tuple[Floats, Floats, np.ndarray]:  # type: ignore[type-arg]
+    """Move those who pass by a few metres out of their subject, where there is room; says whom, (N,) bool."""
+    wants = rng.random(len(x)) < np.where(_NARROW[subject], 0.4, 1.0) * _PASSES_BY
+    moved = np.zeros(len(x), bool)
+    x, y = x.copy(), y.copy()
+    for _ in range(6):
+        angle, reach = rng.uniform(0, 2 * np.pi, len(x)), rng.uniform(3, 14, len(x))
+        reach = np.where(subject == _TURBINES, 3 * reach, reach)
+        nx, ny = (x + np.sin(angle) * reach).astype(np.float32), (y - np.cos(angle) * reach).astype(np.float32)
+        cover = scenery.cover[scenery.cells(nx, ny)]
+        outside = (cover != subject) & (~_NARROW[cover] | (rng.random(len(x)) < 0.25))
+        go = wants & ~moved & outside & _walkable(scenery, nx, ny)
+        x, y, moved = np.where(go, nx, x), np.where(go, ny, y), moved | go
+    return x, y, moved
 
 
 # --- directions -------------------------------------------------------------------------------------------
 
 
 def _best_heading(
-    scenery: Scenery, x: Floats, y: Floats, subject: Ints, rng: np.random.Generator
+    scenery: Scenery, x: Floats, y: Floats, subject: Ints, rng: np.random.Generator, *, loose: Floats | float = 0.25
 ) -> tuple[Floats, Floats]:
-    """How well the subject fills the view in the best of some headings, and that heading in radians."""
+    """How well the subject fills the view in the best of some headings, and that heading in radians.
+
+    `loose` is how much chance weighs against the subject, one value or (N, 1).
+    """
     headings = rng.uniform(0, 2 * np.pi, (len(x), 1)) + np.arange(_HEADINGS) * (2 * np.pi / _HEADINGS)
     score = np.zeros(headings.shape, np.float32)
     for turn in _FAN:
         score += _worth(scenery, x[:, None], y[:, None], headings + turn, subject[:, None])
-    score += rng.uniform(0, 0.25, score.shape)
+    score += loose * rng.random(score.shape)
     best = score.argmax(1)
     rows = np.arange(len(x))
     return score[rows, best], headings[rows, best].astype(np.float32)
@@ -178,7 +210,7 @@ def _worth(scenery: Scenery, x: Floats, y: Floats, heading: Floats, subject: Int
     for distance in _NEAR:
         cells = scenery.cells(x + sine * distance, y - cosine * distance)
         blocked = (scenery.height[cells] > _LOW) & (subject != _FOREST)
-        worth += 0.12 * (scenery.cover[cells] == subject) - 0.5 * blocked
+        worth += 0.12 * (scenery.cover[cells] == subject) - 2.0 * blocked
     for near, far in zip(_AHEAD, _FACADE, strict=True):
         distance = np.where(tall, far, near)
         cells = scenery.cells(x + sine * distance, y - cosine * distance)
@@ -188,21 +220,29 @@ def _worth(scenery: Scenery, x: Floats, y: Floats, heading: Floats, subject: Int
 
 
 def _poses(
-    scenery: Scenery, x: Floats, y: Floats, subject: Ints, taken: np.ndarray, rng: np.random.Generator  # type: ignore[type-arg]
-) -> Poses:
-    """Cameras turned to the subject and tilted so that the place underfoot fills the lower half."""
-    count = len(x)
-    _, heading = _best_heading(scenery, x, y, subject, rng)
-    pitch = rng.uniform(-14, -3, count)
-    pitch = np.where(_TALL[subject], rng.uniform(-5, 2, count), pitch)
-    pitch = np.where(subject == _BLOCKS, rng.uniform(2, 9, count), pitch)
-    pitch = np.where(subject == _TURBINES, rng.uniform(8, 20, count), pitch)
+    scenery: Scenery, place: tuple[Floats, Floats], subject: Ints, taken: np.ndarray, beside: np.ndarray,  # type: ignore[type-arg]
+    rng: np.random.Generator,
+) -> Poses:  # fmt: skip
+    """Cameras turned to the subject and tilted so that the place underfoot fills the lower half.
+
+    Those who stand beside their subject zoom in on it; some look around instead.
+    """
+    count = len(subject)
+    around = (rng.random(count) < _LOOKS_AROUND) & ~beside & (subject != _TURBINES)
+    _, heading = _best_heading(scenery, *place, subject, rng, loose=np.where(around, 4.0, 0.25)[:, None])
+    pitch = np.where(around, rng.uniform(-7, 2, count), rng.uniform(-14, -3, count))
+    view = rng.uniform(55, 75, count)
+    view, pitch = np.where(beside, rng.uniform(24, 45, count), view), np.where(beside, rng.uniform(-6, 0, count), pitch)
+    view = np.where(subject == _TURBINES, rng.uniform(68, 80, count), view)
+    for class_id, low, high in ((0, -5, 2), (_BLOCKS, 2, 9), (_TURBINES, 18, 30)):
+        chosen = subject == class_id if class_id else _TALL[subject]
+        pitch = np.where(chosen & (~beside | (subject == _TURBINES)), rng.uniform(low, high, count), pitch)
     minutes = (taken - taken.astype("datetime64[D]")).astype("timedelta64[m]").astype(float)
     day = (taken.astype("datetime64[D]") - taken.astype("datetime64[Y]")).astype(int)
-    haze = np.exp(rng.normal(np.log(0.5), 0.7, count))
+    haze = np.clip(np.exp(rng.normal(np.log(0.5), 0.7, count)), 0.1, 6)
     return Poses.of(
-        x=x, y=y, heading_deg=np.degrees(heading) % 360, pitch_deg=pitch, fov_deg=rng.uniform(55, 75, count),
-        eye_m=rng.normal(1.65, 0.08, count), hour=minutes / 60, haze=np.clip(haze, 0.1, 6), season=day,
+        x=place[0], y=place[1], heading_deg=np.degrees(heading) % 360, pitch_deg=pitch, fov_deg=view,
+        eye_m=rng.normal(1.65, 0.08, count), hour=minutes / 60, haze=haze, season=day,
     )  # fmt: skip
 
 

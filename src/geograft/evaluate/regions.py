@@ -153,7 +153,8 @@ def coarsen_classes(classes: NDArray[np.uint8], times: int) -> NDArray[np.uint8]
     flat = blocks.reshape(height * width, times * times).astype(np.int64)
     counts = np.zeros((height * width, CLASS_COUNT + 1), dtype=np.int32)
     np.add.at(counts, (np.arange(len(flat))[:, None], flat), 1)
-    return counts.argmax(axis=1).astype(np.uint8).reshape(height, width)
+    commonest: NDArray[np.uint8] = counts.argmax(axis=1).astype(np.uint8)
+    return commonest.reshape(height, width)
 
 
 def batches(numbers: NDArray[np.int64], size: int) -> Sequence[NDArray[np.int64]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 from geograft.errors import BadSetting
@@ -49,7 +50,16 @@ def _world1(work: Path, seeds: Sequence[int] | None, quick: bool, config: Path |
     from geograft.evaluate.world1 import World1Settings, evaluate_world1
 
     settings = settings_from(World1Settings, config, seeds=tuple(seeds) if seeds else None)
+    oracles = {"oracle_1m": settings.oracle_1m or _shipped_oracle("world-1m"),
+               "oracle_10m": settings.oracle_10m or _shipped_oracle("world-10m")}  # fmt: skip
+    settings = replace(settings, **oracles)
     if quick:
         first = settings.seeds or tuple(load_card("world-1").protocol["seeds"])
         settings = replace(settings, seeds=first[:1], size=QUICK_SIZE)
     return evaluate_world1(work, settings=settings)
+
+
+def _shipped_oracle(sensor: str) -> str:
+    """The folder of the oracle that the package ships for a sensor, or "" where it ships none."""
+    folder = Path(str(resources.files("geograft"))) / "assets" / "oracles" / sensor
+    return str(folder) if (folder / "config.json").is_file() else ""

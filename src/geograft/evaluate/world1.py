@@ -120,13 +120,14 @@ def class_words(encoder: TextEncoder) -> dict[str, ClassVectors]:
 
 
 def find_region(work: Path, seed: int, size: int) -> Path:
-    """The folder of a region: one of that seed and size in `work/regions`, else a lean one made in `work/lean`.
+    """The folder of a region: one of that seed and size below `work/regions`, else a lean one made in `work/lean`.
 
     Lean regions hold one date and few photos, since evaluation looks at none.
     """
-    whole = work / "regions" / str(seed)
-    if (whole / "region.json").is_file() and region_size(whole) == size:
-        return whole
+    for name in (f"{seed}-{size}m", f"test-{seed}", str(seed)):
+        whole = work / "regions" / name
+        if (whole / "region.json").is_file() and region_size(whole) == size:
+            return whole
     lean = RegionSettings(size=size, photos=_FEW, dates=(SUMMER,), cloudy_dates=())
     return make_region(work / "lean" / f"{seed}-{size}m", seed=seed, settings=lean).folder
 

@@ -1,5 +1,7 @@
 """What stands on the blocks of a settlement: houses with gardens, apartment blocks, warehouses."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +10,7 @@ from geograft.world.classes import BY_NAME
 from geograft.world.materials import INDEX
 from geograft.world.trees import plant_in_frame, scatter
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 HOUSES, APARTMENTS, WAREHOUSES = (BY_NAME[n].id for n in ("houses", "apartment blocks", "warehouses"))
@@ -51,7 +53,10 @@ class _Plots:
         main = rng.choice(3, p=[0.5, 0.25, 0.25])
         roof = np.where(rng.random(count) < 0.65, main, rng.integers(0, 3, count))
         self.roof = np.array([INDEX[ROOFS[k]] for k in roof], np.uint8)
-        self.lawn = np.array([INDEX[n] for n in rng.choice(["lush grass", "mown grass", "dry grass"], count, p=[0.35, 0.4, 0.25])], np.uint8)
+        self.lawn = np.array(
+            [INDEX[n] for n in rng.choice(["lush grass", "mown grass", "dry grass"], count, p=[0.35, 0.4, 0.25])],
+            np.uint8,
+        )
         self.half_u = rng.uniform(4.8, 6.8, count).astype(np.float32)
         self.half_v = rng.uniform(4.6, 6.2, count).astype(np.float32)
         self.shift = rng.uniform(-2, 2, count).astype(np.float32)

@@ -74,6 +74,7 @@ class Canvas:
     things: list[Thing] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        """Start with nothing decided."""
         shape = (self.size, self.size)
         self.cover = np.zeros(shape, np.uint8)
         self.height = np.zeros(shape, np.float32)
@@ -134,7 +135,7 @@ class Frame:
 
     def box(self, u: float, v: float, half_u: float, half_v: float) -> Mask:
         """Pixels of a rectangle in the site's frame."""
-        return (np.abs(self.u - u) <= half_u) & (np.abs(self.v - v) <= half_v)
+        return np.asarray((np.abs(self.u - u) <= half_u) & (np.abs(self.v - v) <= half_v))
 
     def disc(self, u: float, v: float, radius: float) -> Mask:
         """Pixels of a circle in the site's frame."""

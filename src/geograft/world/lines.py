@@ -1,6 +1,7 @@
 """Rivers, roads and railways: routes over a cost surface, and the strip of pixels along them."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,16 +97,14 @@ def strip(points: Points, half_width: float, size: int) -> Strip:
     across = np.full((size, size), np.inf, np.float32)
     along = np.empty((size, size), np.float32)
     reached = 0.0
-    for start, end in zip(points[:-1], points[1:], strict=True):
+    for start, end in pairwise(points):
         _near_segment(start, end, half_width, reached, (across, along))
         reached += float(np.hypot(*(end - start)))
     rows, cols = np.nonzero(across <= half_width)
     return Strip(rows, cols, across[rows, cols], along[rows, cols])
 
 
-def _near_segment(
-    start: Points, end: Points, half_width: float, reached: float, fields: tuple[Floats, Floats]
-) -> None:
+def _near_segment(start: Points, end: Points, half_width: float, reached: float, fields: tuple[Floats, Floats]) -> None:
     """Enter distances across and along where this segment is the nearest so far."""
     size = len(fields[0])
     low = np.clip(np.floor(np.minimum(start, end) - half_width), 0, size).astype(int)

@@ -20,7 +20,9 @@ Points = NDArray[np.float64]
 LAKE, ROAD, PARKING, RUNWAY, HARBOUR = (
     BY_NAME[n].id for n in ("lake", "road", "parking lot", "airport runway", "harbour")
 )
-PAINTS = tuple(INDEX[f"{name} car"] for name in ("silver", "silver", "dark", "dark", "red", "blue")) + (INDEX["white hull"],)
+PAINTS = tuple(
+    INDEX[name] for name in ("silver car", "silver car", "dark car", "dark car", "red car", "blue car", "white hull")
+)
 TARMAC = ("asphalt", "old asphalt", "white paint", "concrete")
 
 

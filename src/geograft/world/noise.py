@@ -46,7 +46,7 @@ def fractal(rng: np.random.Generator, count: int, scale: float, octaves: int = 4
     field = np.zeros((count, count), np.float32)
     for octave in range(octaves):
         field += gain**octave * spline_noise(rng, count, max(2.0, scale / 2**octave))
-    return (field - field.mean()) / (field.std() + 1e-6)
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6), np.float32)
 
 
 def upsample(grid: Floats, size: int) -> Floats:

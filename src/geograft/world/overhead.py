@@ -102,7 +102,7 @@ def _expose(reflectance: Floats, band: int, speck: Floats) -> NDArray[np.uint8]:
     steps = np.linspace(0, 1, 4096, dtype=np.float32)
     table = 255 * np.clip((steps + PATH_1M[band]) / WHITE_1M[band], 0, 1) ** GAMMA
     level = table[np.clip(reflectance * 4095, 0, 4095).astype(np.int16)]
-    return np.clip(level + 1.6 * speck + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(level + 1.6 * speck + 0.5, 0, 255), np.uint8)
 
 
 def render_10m(land: Land, taken: datetime, clouds: bool) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
@@ -148,4 +148,4 @@ def _cloud_over(image: Floats, sun: Sun, rng: np.random.Generator) -> NDArray[np
     image *= 1 - 0.55 * shadow * (1 - opacity)
     white = np.array([0.62, 0.60, 0.59, 0.62, 0.48], np.float32)[:, None, None]
     image += (opacity * (white * (0.75 + 0.12 * field) - image)).astype(np.float32)
-    return ((opacity > 0.05) | (shadow > 0.15)).astype(np.uint8)
+    return np.asarray((opacity > 0.05) | (shadow > 0.15), np.uint8)

@@ -1,6 +1,7 @@
 """The open land between everything else: woods, meadows, and fields laid out in parcels."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from geograft.world.materials import INDEX
 from geograft.world.noise import CELL, fractal, nodes
 from geograft.world.trees import plant_trees, plant_wood
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 FOREST, GRASS, WHEAT, RAPE, VINE, ROAD = (
@@ -119,7 +120,9 @@ def _paint_fields(canvas: Canvas, where: Mask, rng: np.random.Generator) -> None
 
 def _plant(rng: np.random.Generator, zones: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Crop and tone of every parcel; a zone grows vines mostly, or hardly any."""
-    shares = np.array([(0.08, 0.07, 0.75, 0.10) if rng.random() < 0.27 else (0.53, 0.33, 0.02, 0.12) for _ in range(zones)])
+    shares = np.array(
+        [(0.08, 0.07, 0.75, 0.10) if rng.random() < 0.27 else (0.53, 0.33, 0.02, 0.12) for _ in range(zones)]
+    )
     draw = rng.random((zones, ACROSS**2, 1))
     crop = (draw > np.cumsum(shares, 1)[:, None, :-1]).sum(2).astype(np.uint8)
     return np.array(CROPS, np.uint8)[crop].ravel(), rng.integers(0, 12, zones * ACROSS**2, np.uint8)
@@ -189,9 +192,7 @@ def _paint_zone(
     canvas.height[window][mask] = height
 
 
-def _looks(
-    kind: NDArray[np.uint8], shade: NDArray[np.uint8], u: Floats, v: Floats
-) -> tuple[NDArray[np.uint8], Floats]:
+def _looks(kind: NDArray[np.uint8], shade: NDArray[np.uint8], u: Floats, v: Floats) -> tuple[NDArray[np.uint8], Floats]:
     """Material and height of fields, with tramlines in cereals and rows of vines."""
     material, height = np.zeros(len(kind), np.uint8), np.zeros(len(kind), np.float32)
     for crop, names in TONES.items():

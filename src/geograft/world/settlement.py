@@ -23,8 +23,22 @@ PAINTERS = {
     "sports pitch": paint_pitch,
     "park": paint_park,
 }
-DECK = ("houses",) * 9 + ("apartment blocks",) * 5 + ("warehouses",) * 6 + ("parking lot",) * 2 + ("sports pitch",) * 2 + ("park",)
-REACH = {"houses": 0.58, "apartment blocks": 0.2, "warehouses": 0.95, "parking lot": 0.42, "sports pitch": 0.72, "park": 0.4}
+DECK = (
+    ("houses",) * 9
+    + ("apartment blocks",) * 5
+    + ("warehouses",) * 6
+    + ("parking lot",) * 2
+    + ("sports pitch",) * 2
+    + ("park",)
+)
+REACH = {
+    "houses": 0.58,
+    "apartment blocks": 0.2,
+    "warehouses": 0.95,
+    "parking lot": 0.42,
+    "sports pitch": 0.72,
+    "park": 0.4,
+}
 """How far from the centre (0) to the edge (1) of a town its blocks tend to lie, by use."""
 TALL = {"houses": 8.0, "apartment blocks": 30.0, "warehouses": 12.0}
 

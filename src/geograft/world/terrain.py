@@ -109,7 +109,7 @@ def _build(size: int, streams: list[np.random.Generator]) -> Canvas:
     paint_water(canvas, relief, streams[1])
     paint_harbours(canvas, relief, streams[2])
     paint_rivers(canvas, relief, streams[3])
-    paint_airports(canvas, relief, streams[4])
+    paint_airports(canvas, streams[4])
     network = paint_roads(canvas, relief, streams[5])
     paint_railways(canvas, relief, streams[6])
     paint_settlements(canvas, network, streams[7])

@@ -34,12 +34,16 @@ class Network:
     places: NDArray[np.float64]
 
 
-def _path(canvas: Canvas, relief: Relief, rng: np.random.Generator, ends: tuple[float, float], *, upright: bool) -> Points:
+def _path(
+    canvas: Canvas, relief: Relief, rng: np.random.Generator, ends: tuple[float, float], *, upright: bool
+) -> Points:
     """A line across the region between two heights of opposite edges (0..1), avoiding what is taken."""
     taken = ~canvas.free[:: CELL * STEP, :: CELL * STEP]
     water = np.isin(canvas.cover[:: CELL * STEP, :: CELL * STEP], (LAKE, RIVER))
     cost = 1.2 * np.abs(fractal(rng, len(taken), 26, 2)) + 7.0 * water
-    cost += 30.0 * binary_dilation(taken & ~water, iterations=2) + 4.0 * (relief.shore[:: STEP, :: STEP][: len(taken), : len(taken)] < 12)
+    cost += 30.0 * binary_dilation(taken & ~water, iterations=2) + 4.0 * (
+        relief.shore[::STEP, ::STEP][: len(taken), : len(taken)] < 12
+    )
     cost = (cost.T if upright else cost).astype(np.float32)
     lane = np.linspace(ends[0], ends[1], cost.shape[1]).astype(np.float32) * len(cost)
     return smooth_line(route(cost, lane, pull=5.0), CELL * STEP, 48.0, upright=upright)
@@ -103,7 +107,7 @@ def _rail_line(
     return resample(np.concatenate([line[:1], soft[6:-6], line[-1:]]), 12.0)
 
 
-def paint_airports(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> None:
+def paint_airports(canvas: Canvas, rng: np.random.Generator) -> None:
     """Airfields with one runway each on rather level ground."""
     wanted = round(canvas.size**2 / 6.5e6) if canvas.size >= 1200 else 0
     for _ in range(max(1, wanted) if canvas.size >= 1200 else 0):
@@ -121,7 +125,9 @@ def _paint_airport(canvas: Canvas, site: Site, rng: np.random.Generator) -> None
     runway = site.part(0, -site.half_v + half + 10, site.half_u - 8, half)
     stage.cover(stage.open, GRASS, "mown grass")
     strip_v = -site.half_v + half + 10
-    stage.cover(stage.box(0, strip_v, site.half_u - 8, half), RUNWAY, str(rng.choice(["runway asphalt", "old asphalt"])))
+    stage.cover(
+        stage.box(0, strip_v, site.half_u - 8, half), RUNWAY, str(rng.choice(["runway asphalt", "old asphalt"]))
+    )
     _paint_marks(stage, strip_v, site.half_u - 8, half)
     _paint_apron(stage, strip_v + half, rng)
     canvas.name(RUNWAY, runway.polygon(), 0.0)

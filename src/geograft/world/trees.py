@@ -1,6 +1,7 @@
 """Crowns: the canopy of woods, and single trees in gardens, parks and along streets."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +68,13 @@ def _lift(
     crown = crown.reshape(height.shape)
     higher = crown > height
     np.maximum(height, crown, out=height)
-    spread = np.broadcast_to(np.roll(tone, (-shift[0], -shift[1]), (0, 1))[:, None, :, None], (len(tall), spacing, len(tall), spacing))
+    spread = np.broadcast_to(
+        np.roll(tone, (-shift[0], -shift[1]), (0, 1))[:, None, :, None], (len(tall), spacing, len(tall), spacing)
+    )
     tones[higher] = spread.reshape(height.shape)[higher]
 
 
-def plant_wood(
-    canvas: Canvas, mask: NDArray[np.bool_], conifer: NDArray[np.bool_], rng: np.random.Generator
-) -> None:
+def plant_wood(canvas: Canvas, mask: NDArray[np.bool_], conifer: NDArray[np.bool_], rng: np.random.Generator) -> None:
     """Cover a region-wide mask with canopy, broadleaf or conifer as told pixel by pixel."""
     leafy = ("broadleaf light", "broadleaf", "broadleaf", "broadleaf dark", "broadleaf")
     needled = ("conifer light", "conifer dark", "conifer dark", "conifer light", "broadleaf dark")
@@ -88,12 +89,21 @@ def plant_wood(
 
 
 def plant_trees(
-    canvas: Canvas, x: NDArray[np.float64], y: NDArray[np.float64], rng: np.random.Generator, *, conifers: float = 0.2
+    canvas: Canvas,
+    x: NDArray[np.floating[Any]],
+    y: NDArray[np.floating[Any]],
+    rng: np.random.Generator,
+    *,
+    conifers: float = 0.2,
 ) -> None:
     """Single round trees that overhang whatever is lower; the cover below stays what it is."""
     radius = rng.uniform(1.8, 4.2, len(x)).astype(np.float32)
     tallest = radius * rng.uniform(1.9, 2.8, len(x)).astype(np.float32)
-    names = np.where(rng.random(len(x)) < conifers, "conifer light", rng.choice(["broadleaf light", "broadleaf", "broadleaf dark"], len(x)))
+    names = np.where(
+        rng.random(len(x)) < conifers,
+        "conifer light",
+        rng.choice(["broadleaf light", "broadleaf", "broadleaf dark"], len(x)),
+    )
     look = np.array([INDEX[str(name)] for name in names], np.uint8)
     for dy, dx in np.ndindex(9, 9):
         rows, cols = np.floor(y).astype(int) + dy - 4, np.floor(x).astype(int) + dx - 4

@@ -57,7 +57,12 @@ def paint_works(canvas: Canvas, network: Network, rng: np.random.Generator) -> N
 
 
 def _place(
-    canvas: Canvas, network: Network, rng: np.random.Generator, half: tuple[float, float], class_id: int, painter: Painter
+    canvas: Canvas,
+    network: Network,
+    rng: np.random.Generator,
+    half: tuple[float, float],
+    class_id: int,
+    painter: Painter,
 ) -> None:
     site = find_site(canvas, rng, half, places=network.places)
     if site is None and class_id != PITCH:
@@ -217,7 +222,8 @@ def _paint_turbine(canvas: Canvas, site: Site, height: float, rng: np.random.Gen
 
 def paint_harbours(canvas: Canvas, relief: Relief, rng: np.random.Generator) -> list[Site]:
     """Marinas on lake shores: a quay on land, jetties over a basin, a mole around it."""
-    wanted, built = max(1, round(canvas.size**2 / 3.2e6)), []
+    wanted = max(1, round(canvas.size**2 / 3.2e6))
+    built: list[Site] = []
     slope_y, slope_x = np.gradient(gaussian_filter(relief.shore, 12))
     rows, cols = np.nonzero(np.abs(relief.shore) < 1.5 * CELL)
     scale = 1.0 if canvas.size >= 1200 else 0.6
@@ -268,4 +274,3 @@ def _paint_harbour(canvas: Canvas, site: Site, level: float, scale: float, rng: 
 def jetties(half_u: float) -> list[float]:
     """Where the jetties of a harbour lie: u in its frame."""
     return [float(u) for u in np.arange(-half_u + 18, half_u - 14, JETTY_STEP)]
-

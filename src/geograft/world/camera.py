@@ -295,7 +295,9 @@ def _march(surface: Floats, scenery: Scenery, rays: _Rays) -> Floats:
 def _first_seen(slopes: Floats, rays: _Rays, size: int) -> Ints:
     """The first sample that each pixel sees, (S, M); the number of samples K where it sees the sky."""
     columns = slopes.shape[1]
-    rows = np.maximum.accumulate(slopes, axis=0)
+    rows = slopes.copy()
+    for step in range(1, len(rows)):
+        np.maximum(rows[step], rows[step - 1], out=rows[step])
     rows -= rays.low
     rows *= size / rays.span
     rows += 0.5
@@ -304,7 +306,9 @@ def _first_seen(slopes: Floats, rays: _Rays, size: int) -> Ints:
     keys *= columns
     keys += np.arange(columns, dtype=np.int32)
     hidden = np.bincount(keys.ravel(), minlength=(size + 1) * columns).reshape(size + 1, columns)
-    return np.cumsum(hidden[:size], axis=0)
+    for row in range(1, size):
+        hidden[row] += hidden[row - 1]
+    return hidden[:size]
 
 
 def _resolve(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _TURBINES, _HARBOUR, _GOLF = (BY_NAME[name].id for name in ("wind turbines", "harbour", "golf course"))
 _TOWER = 15.0  # m from which a cell of the class is a tower
-_ROTOR, _MAST, _FLAG = 0, 1, 2
+ROTOR, MAST, FLAG = 0, 1, 2
 _SIGHT = np.array([900.0, 160.0, 90.0])  # m, by kind
 _STROKES = 48  # points along a line
 
@@ -55,7 +55,7 @@ def find_landmarks(land: Land) -> Landmarks:
     parts = [_rotors(land), _masts(land), _flags(land)]
     place = np.concatenate([part for part, _ in parts]).astype(np.float32).reshape(-1, 2)
     reach = np.concatenate([height for _, height in parts]).astype(np.float32)
-    kind = np.repeat([_ROTOR, _MAST, _FLAG], [len(part) for part, _ in parts])
+    kind = np.repeat([ROTOR, MAST, FLAG], [len(part) for part, _ in parts])
     columns, rows = place.astype(np.int64).T
     turn = (columns * 31 + rows * 17) % 100 / 100 * 2 * np.pi / 3
     return Landmarks(place, land.ground[rows, columns], reach, kind, turn.astype(np.float32))
@@ -121,7 +121,7 @@ def draw_landmarks(marks: Landmarks, tree: cKDTree, picture: Picture) -> None:
     seen = (depth > 2) & (np.hypot(east, south) < _SIGHT[marks.kind[mark]]) & (np.abs(column / size - 0.5) < 1.2)
     owner, mark, depth, column, scale = (a[seen] for a in (owner, mark, depth, column, scale))
     row = frame.row(owner, (marks.foot[mark] - picture.eye[owner * size]) / depth)
-    for kind, draw in ((_ROTOR, _draw_rotor), (_MAST, _draw_mast), (_FLAG, _draw_flag)):
+    for kind, draw in ((ROTOR, _draw_rotor), (MAST, _draw_mast), (FLAG, _draw_flag)):
         own = np.flatnonzero(marks.kind[mark] == kind)
         order = own[np.argsort(-depth[own], kind="stable")]
         if len(order):

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from geograft.errors import BadSetting
 from geograft.world.camera import Poses, Scenery
 from geograft.world.classes import BY_NAME, CLASSES
+from geograft.world.landmarks import ROTOR
 from geograft.world.materials import INDEX
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ _FACADE = np.array([6.0, 9.0, 13.0, 18.0, 25.0, 34.0], np.float32)
 _FAN = np.radians([-20.0, 0.0, 20.0]).astype(np.float32)
 _HEADINGS = 12
 _LOOKS_AROUND = 0.25  # of the photographers turn to something else than what they stand in or came for
-_PASSES_BY = 0.45  # try to stand beside their subject rather than in it, and zoom in over what lies between
+_PASSES_BY = 0.6  # try to stand beside their subject rather than in it, and zoom in over what lies between
 _MONTHS = np.array([3, 3, 5, 9, 12, 14, 15, 14, 10, 7, 4, 4], float)
 _FIRST_YEAR, _YEARS = 2021, 3
 
@@ -125,6 +127,8 @@ def _spots(scenery: Scenery, subject: int, count: int, rng: np.random.Generator)
     tries = 2
     x, y = _candidates(scenery, subject, count * tries, rng)
     score, _ = _best_heading(scenery, x, y, np.full(len(x), subject), rng)
+    if subject == _TURBINES:
+        score = -np.abs(_to_tower(scenery, x, y)[0] - 34)
     score += rng.uniform(0, 0.12, len(x))
     best = score.reshape(count, tries).argmax(1) + np.arange(count) * tries if count else np.empty(0, int)
     return x[best], y[best]
@@ -202,6 +206,15 @@ def _best_heading(
     return score[rows, best], headings[rows, best].astype(np.float32)
 
 
+def _to_tower(scenery: Scenery, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Distance to the nearest tower of a wind turbine in metres, and its bearing in radians."""
+    towers = scenery.marks.place[scenery.marks.kind == ROTOR]
+    if not len(towers):
+        return np.zeros(len(x)), np.zeros(len(x))
+    distance, nearest = cKDTree(towers).query(np.stack([x, y], 1))
+    return distance, np.arctan2(towers[nearest, 0] - x, y - towers[nearest, 1])
+
+
 def _worth(scenery: Scenery, x: Floats, y: Floats, heading: Floats, subject: Ints) -> Floats:
     """The share of the subject along one ray, less what stands in the way."""
     worth = np.zeros(heading.shape, np.float32)
@@ -231,6 +244,7 @@ def _poses(
     around = (rng.random(count) < _LOOKS_AROUND) & ~beside & (subject != _TURBINES)
     _, heading = _best_heading(scenery, *place, subject, rng, loose=np.where(around, 4.0, 0.25)[:, None])
     pitch = np.where(around, rng.uniform(-7, 2, count), rng.uniform(-14, -3, count))
+    heading = np.where(subject == _TURBINES, _to_tower(scenery, *place)[1] + rng.normal(0, 0.16, count), heading)
     view = rng.uniform(55, 75, count)
     view, pitch = np.where(beside, rng.uniform(24, 45, count), view), np.where(beside, rng.uniform(-6, 0, count), pitch)
     view = np.where(subject == _TURBINES, rng.uniform(68, 80, count), view)

@@ -41,7 +41,7 @@ def test_a_folder_becomes_a_table_by_its_exif(tmp_path, make_photo):
     assert isinstance(table, gpd.GeoDataFrame)
     assert table.columns.tolist() == [*COLUMNS, "geometry"]
     assert table.crs.to_epsg() == 4326
-    assert table.photo_id.tolist() == ["1", "b/2"]
+    assert table.photo_id.tolist() == ["photos/1", "photos/b/2"]
     assert table.uri.tolist() == [str(folder / "1.jpg"), str(folder / "b" / "2.jpg")]
     assert table.heading_deg.tolist()[1] == 90
     assert table.place.isna().tolist() == [True, False]

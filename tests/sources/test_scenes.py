@@ -18,7 +18,7 @@ def test_a_folder_becomes_a_table_of_footprints(tmp_path, make_scene):
     make_scene("s/a.tif", transform=Affine(2, 0, 400_000, 0, -2, 5_000_000))
     table = read_table(read_scenes(tmp_path / "s", tmp_path / "out.parquet", sensor="world-1m").out)
     assert table.columns.tolist() == [*COLUMNS, "geometry"]
-    assert table.scene_id.tolist() == ["a", "b/world-1m_2024-07-01"]
+    assert table.scene_id.tolist() == ["s/a", "s/b/world-1m_2024-07-01"]
     assert table.gsd.tolist() == [2.0, 1.0]
     assert table.epsg.tolist() == [32632, 32632]
     assert table.taken.isna().tolist() == [True, False]
@@ -28,13 +28,22 @@ def test_a_folder_becomes_a_table_of_footprints(tmp_path, make_scene):
     assert table.to_crs(32632).area.round().tolist() == [128**2, 64**2]
 
 
+def test_scenes_of_two_regions_have_different_ids(tmp_path, make_scene):
+    ids = []
+    for region in ("w1", "w2"):
+        make_scene(f"{region}/scenes/summer.tif")
+        out = tmp_path / f"{region}.parquet"
+        ids += read_table(read_scenes(tmp_path / region / "scenes", out, sensor="world-1m").out).scene_id.tolist()
+    assert ids == ["w1/summer", "w2/summer"]
+
+
 def test_clouds_are_counted_and_masks_are_no_scenes(tmp_path, make_scene):
     make_scene("s/x.tif", sensor="world-10m")
     clouds = np.zeros((1, 64, 64))
     clouds[:, :16] = 1
     make_scene("s/x_clouds.tif", pixels=clouds, sensor="world-10m", dtype="uint8", descriptions=None)
     table = read_table(read_scenes(tmp_path / "s", tmp_path / "out.parquet", sensor="world-10m").out)
-    assert table[["scene_id", "cloud_share"]].to_numpy().tolist() == [["x", 0.25]]
+    assert table[["scene_id", "cloud_share"]].to_numpy().tolist() == [["s/x", 0.25]]
 
 
 def test_files_that_cannot_be_used_are_counted_by_reason(tmp_path, make_scene):

@@ -201,8 +201,9 @@ def _refuse_swapped(table: pd.DataFrame, path: Path) -> None:
 
 
 def _path_id(path: Path, folder: Path) -> str:
-    """A photo's id where the source gives none: its path below the source, without the suffix."""
-    return (path.relative_to(folder) if path.is_relative_to(folder) else path).with_suffix("").as_posix()
+    """A photo's id where the source gives none: its path from the source's folder on, without the suffix."""
+    below = path.relative_to(folder.parent) if path.is_relative_to(folder) else path
+    return below.with_suffix("").as_posix()
 
 
 # --- rows out ---------------------------------------------------------------------------------------------

@@ -142,6 +142,12 @@ def _folder_rows(folder: Path, sensor: str | None, skipped: Counter[str]) -> lis
     return rows
 
 
+def _source_name(folder: Path) -> str:
+    """The folder's name, which keeps ids of several sources apart; that of its parent where it is called scenes."""
+    folder = folder.absolute()
+    return folder.parent.name if folder.name == "scenes" else folder.name
+
+
 def _is_scene(path: Path) -> bool:
     """Whether a file may be a scene: a raster that is no cloud mask and no hidden leftover."""
     named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
@@ -152,7 +158,7 @@ def _file_row(path: Path, folder: Path, sensor: str | None) -> tuple[Any, dict[s
     """The footprint and the row of one raster file."""
     scene = open_scene(path, sensor=sensor)
     _read_last_block(path)
-    name = path.relative_to(folder).with_suffix("").as_posix()
+    name = f"{_source_name(folder)}/{path.relative_to(folder).with_suffix('').as_posix()}"
     return scene.geobox.geographic_extent.geom, _row(scene, name, _cloud_share(path))
 
 

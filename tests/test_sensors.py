@@ -61,7 +61,7 @@ def test_nodata_in_all_bands_becomes_the_mean_and_a_dark_band_alone_does_not():
 def test_a_picture_shows_red_green_blue_over_the_display_range():
     sensor = get_sensor("world-10m")
     pixels = np.full((5, 1, 2), 1000, np.uint16)
-    pixels[sensor.bands.index("red"), 0, 0] = 4000
+    pixels[sensor.bands.index("red"), 0, 0] = 4500
     pixels[sensor.bands.index("blue"), 0, 1] = 9000
     assert sensor.rgb(pixels).tolist() == [[[255, 0, 0], [0, 0, 255]]]
 

@@ -1,5 +1,6 @@
 """Which scenes hold a chip, and which of them to try first."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from geograft.errors import BadSetting, SceneTooSmall, UnreadableScene
-from geograft.pairs.filters import utc
+from geograft.pairs.filters import seconds
 from geograft.pairs.grid import Floats, Grid, Ints, Places, groups
 from geograft.raster import Scene, open_scene
 from geograft.sensors import Sensor, get_sensor
@@ -120,8 +121,7 @@ def open_scenes(table: pd.DataFrame, sensor: str | None) -> SceneSet:
         UnreadableScene: no scene can be opened.
     """
     chosen = _choose_sensor(table["sensor"].dropna().unique().tolist(), sensor)
-    table = table[table["sensor"] == chosen.name].sort_values(["scene_id", "uri"])
-    table = table.drop_duplicates("scene_id", ignore_index=True)
+    table = unique_ids(table[table["sensor"] == chosen.name])
     opened = [_open(uri, chosen) for uri in table["uri"]]
     whole = [scene is not None for scene in opened]
     if not any(whole):
@@ -132,6 +132,22 @@ def open_scenes(table: pd.DataFrame, sensor: str | None) -> SceneSet:
     skipped = {"unreadable-scene": len(whole) - sum(whole)} if not all(whole) else {}
     scenes = tuple(scene for scene in opened if scene is not None)
     return SceneSet(table[whole].reset_index(drop=True), scenes, chosen, skipped)
+
+
+def unique_ids(table: pd.DataFrame) -> pd.DataFrame:
+    """Scenes sorted by id, each file once; scenes of several regions that share an id get one each.
+
+    The suffix is made of the footprint, so it does not depend on where the files lie.
+    """
+    table = table.sort_values(["scene_id", "uri"]).drop_duplicates("uri", ignore_index=True)
+    shared = table["scene_id"].duplicated(keep=False)
+    if not shared.any():
+        return table
+    outline = [hashlib.sha256(shape.wkb).hexdigest()[:8] for shape in table["geometry"]]
+    ids = table["scene_id"].astype(str) + np.where(shared, "@" + np.array(outline, dtype=object), "")
+    again = ids.groupby(ids).cumcount()
+    ids = ids + np.where(again > 0, "." + again.astype(str), "")
+    return table.assign(scene_id=ids).sort_values("scene_id", ignore_index=True)
 
 
 def _choose_sensor(found: Sequence[str], wanted: str | None) -> Sensor:
@@ -169,7 +185,8 @@ def _fits(scene: Scene, boxes: Boxes, rows: Ints) -> NDArray[np.bool_]:
         for right, down in ((0, 0), (1, 0), (1, 1), (0, 1)):
             east = boxes.left[rows[group]] + right * boxes.extent
             north = boxes.top[rows[group]] - down * boxes.extent
-            column, row = inverse * to_scene.transform(east, north)
+            x, y = to_scene.transform(east, north)
+            column, row = inverse.a * x + inverse.b * y + inverse.c, inverse.d * x + inverse.e * y + inverse.f
             fits[group] &= (column >= -_TOLERANCE_PX) & (column <= width + _TOLERANCE_PX)
             fits[group] &= (row >= -_TOLERANCE_PX) & (row <= height + _TOLERANCE_PX)
     return fits
@@ -184,17 +201,15 @@ def rank(held: pd.DataFrame, table: pd.DataFrame, middle: pd.Series) -> pd.Serie
     Args:
         held: box, scene (see `SceneSet.holding`).
         table: the scene table.
-        middle: the median time of each box's photos (UTC, NaT where unknown), by box.
+        middle: the median time of each box's photos (seconds since 1970, NaN where unknown), by box.
 
     Returns:
         Lists of at most `MAX_TRIES` scene ids, by box.
     """
-    taken = utc(table["taken"]).to_numpy()[held["scene"]]
-    photos = middle.reindex(held["box"]).to_numpy()
-    gap = np.abs((pd.Series(taken) - pd.Series(photos)).dt.total_seconds()).fillna(np.inf)
+    gap = np.abs(seconds(table["taken"])[held["scene"]] - middle.reindex(held["box"]).to_numpy(np.float64))
     clouds = table["cloud_share"].fillna(0.0) if "cloud_share" in table else pd.Series(0.0, table.index)
     order = held.assign(
-        gap=gap.to_numpy(),
+        gap=np.where(np.isnan(gap), np.inf, gap),
         clouds=clouds.to_numpy()[held["scene"]],
         scene_id=table["scene_id"].to_numpy(object)[held["scene"]],
     ).sort_values(["box", "gap", "clouds", "scene_id"])

@@ -1,5 +1,6 @@
 """Pairs in memory, and batches of them: what training reads."""
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -139,26 +140,39 @@ class PairSet:
 
 
 def _spread(order: Ints, overlaps: list[Ints], size: int) -> list[Ints]:
-    """Chips dealt in order to batches, overlapping ones apart: first batch with room and without an overlap.
+    """Chips dealt in order, each to the emptiest batch without a chip that it overlaps.
 
-    A chip that overlaps with a chip of every batch that has room goes to the emptiest.
+    A chip that overlaps with one of every batch that has room goes to the emptiest.
     """
     count = -(-len(order) // size)
-    room = [len(order) // count + (number < len(order) % count) for number in range(count)]
     batches: list[list[int]] = [[] for _ in range(count)]
     batch_of: dict[int, int] = {}
-    free = list(range(count))
+    room = [len(order) // count + (number < len(order) % count) for number in range(count)]
+    heap = [(-room[number], number) for number in range(count)]
+    heapq.heapify(heap)
     for chip in order.tolist():
         taken = {batch_of[other] for other in overlaps[chip].tolist() if other in batch_of}
-        fitting = (number for number in free if number not in taken)
-        number = next(fitting, -1)
-        if number < 0:
-            number = max(free, key=lambda item: room[item] - len(batches[item]))
+        number = _emptiest(heap, taken)
         batches[number].append(chip)
         batch_of[chip] = number
-        if len(batches[number]) == room[number]:
-            free.remove(number)
+        if len(batches[number]) < room[number]:
+            heapq.heappush(heap, (len(batches[number]) - room[number], number))
     return [np.array(batch, np.int64) for batch in batches]
+
+
+def _emptiest(heap: list[tuple[int, int]], taken: set[int]) -> int:
+    """Take the emptiest batch that is not taken off the heap; the emptiest of all where all are."""
+    passed = []
+    while heap and heap[0][1] in taken:
+        passed.append(heapq.heappop(heap))
+    if not heap:
+        heap.extend(passed)
+        heapq.heapify(heap)
+        return heapq.heappop(heap)[1]
+    _, number = heapq.heappop(heap)
+    for item in passed:
+        heapq.heappush(heap, item)
+    return number
 
 
 def load_pairs(folder: Path, *, split: str | None = None, teacher: str | None = None) -> PairSet:

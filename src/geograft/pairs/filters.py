@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 FREE_LICENCES = ("cc0", "cc-by", "cc-by-sa", "public-domain", "us-gov", "no-known-copyright")
 """Licences that allow any use, in the words of `licence_name`."""
@@ -160,6 +161,11 @@ def minutes(photos: pd.DataFrame) -> pd.Series:
     return utc(photos["taken"]).dt.floor("min")
 
 
+def seconds(times: pd.Series) -> NDArray[np.float64]:
+    """Times as seconds since 1970 (UTC), NaN where unknown, (N,)."""
+    return np.asarray((utc(times) - pd.Timestamp(0, tz="UTC")).dt.total_seconds(), np.float64)
+
+
 def utc(times: pd.Series) -> pd.Series:
     """Times as UTC; what states no zone is taken as UTC, what is no time as NaT."""
-    return pd.to_datetime(times, utc=True, errors="coerce")
+    return pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")

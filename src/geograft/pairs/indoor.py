@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -36,6 +37,12 @@ class IndoorCheck:
 
     teacher: Teacher
     margin: float = 0.0
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Teacher, margin and prompts, for the manifest."""
+        teacher = {"teacher": self.teacher.name, "fingerprint": self.teacher.fingerprint}
+        return {**teacher, "margin": self.margin, "indoor": INDOOR_PROMPTS, "outdoor": OUTDOOR_PROMPTS}
 
     def is_indoor(self, embeddings: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Whether photos, (N, D) unit vectors, were taken indoors, (N,).

@@ -51,7 +51,7 @@ def leakage(folder: Path) -> Leakage:
     pairs = read_table(Path(folder) / "pairs.parquet", ["chip_id", "photo_id"])
     photos = read_table(Path(folder) / "photos.parquet", ["photo_id", "taken", "user", "place", "geometry"])
     joined = pairs.merge(chips[["chip_id", "split"]], on="chip_id").merge(photos, on="photo_id")
-    minute = pd.to_datetime(joined["taken"], utc=True, errors="coerce").dt.floor("min")
+    minute = pd.to_datetime(joined["taken"], utc=True, errors="coerce", format="ISO8601").dt.floor("min")
     joined = joined.assign(minute=minute)
     return Leakage(
         footprints=_overlapping(chips),

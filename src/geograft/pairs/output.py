@@ -22,7 +22,7 @@ def write_pairs(
         chips: chip_id, epsg, left, top, gsd, size, split, scene_id.
         pairs: chip_id, photo (row of `photos`), col, row.
         photos: the photos, with lon and lat.
-        scenes: scene_id, sensor, taken.
+        scenes: scene_id, uri, sensor, taken.
     """
     used = np.unique(pairs["photo"])
     write_table(photos.iloc[used].drop(columns=["lon", "lat"]), out / "photos.parquet")
@@ -34,14 +34,28 @@ def write_pairs(
 def chip_table(chips: pd.DataFrame, pairs: pd.DataFrame, scenes: pd.DataFrame) -> gpd.GeoDataFrame:
     """Chips with footprint, sensor, date of the scene and number of photos."""
     counts = pairs["chip_id"].value_counts()
-    about = scenes.set_index("scene_id").loc[chips["scene_id"], ["sensor", "taken"]]
+    about = scenes.set_index("scene_id").loc[chips["scene_id"], ["sensor", "taken", "uri"]]
     table = chips.assign(
+        scene_uri=about["uri"].to_numpy(object),
         sensor=about["sensor"].to_numpy(object),
         taken=utc(about["taken"].reset_index(drop=True)).to_numpy(),
         photos=counts.reindex(chips["chip_id"]).to_numpy(np.int64),
     )
     table["taken"] = utc(table["taken"])
-    columns = ["chip_id", "epsg", "left", "top", "gsd", "size", "scene_id", "sensor", "taken", "split", "photos"]
+    columns = [
+        "chip_id",
+        "epsg",
+        "left",
+        "top",
+        "gsd",
+        "size",
+        "scene_id",
+        "scene_uri",
+        "sensor",
+        "taken",
+        "split",
+        "photos",
+    ]
     footprints = shapely.polygons(corners(chips))
     return gpd.GeoDataFrame(table[columns], geometry=footprints, crs=4326)
 

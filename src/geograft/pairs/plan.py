@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
@@ -24,7 +25,7 @@ from geograft.errors import BadSetting, EmptyTable, MissingColumns, NoPairs, Out
 from geograft.models.teacher import Teacher, load_teacher
 from geograft.pairs.candidates import Boxes, SceneSet, open_scenes, rank
 from geograft.pairs.cover import Cover, fair_draw, greedy_cover
-from geograft.pairs.filters import FREE_LICENCES, keep_usable, utc
+from geograft.pairs.filters import FREE_LICENCES, keep_usable, seconds
 from geograft.pairs.grid import Grid, Places, hash_ids
 from geograft.pairs.indoor import IndoorCheck, keep_outdoor
 from geograft.pairs.output import write_pairs
@@ -135,10 +136,11 @@ class PairSummary:
 
 @dataclass
 class _Tally:
-    """Photos and chips left out so far, by reason."""
+    """Photos and chips left out so far, by reason, and what the manifest tells beside."""
 
     photos: Counter[str] = field(default_factory=Counter)
     chips: Counter[str] = field(default_factory=Counter)
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,15 +238,27 @@ def _usable(
     table = table.sort_values(["photo_id", "lon", "lat", "uri"], ignore_index=True)
     table, refused = keep_usable(table, licences=settings.licences, max_accuracy_m=settings.max_accuracy_m)
     tally.photos.update(refused)
+    if settings.split == "place":
+        table = _with_place(table, tally)
     if teacher is None and settings.indoor_teacher is not None:
         teacher = load_teacher(settings.indoor_teacher)
     if teacher is not None and len(table):
         check = IndoorCheck(teacher, settings.indoor_margin)
         table, refused = keep_outdoor(table, check, out)
         tally.photos.update(refused)
+        tally.about["indoor"] = check.about
     if table.empty:
         raise EmptyTable(f"No photo may be used ({_reasons(tally.photos)}): relax licences, accuracy or indoor_margin.")
     return table
+
+
+def _with_place(table: gpd.GeoDataFrame, tally: _Tally) -> gpd.GeoDataFrame:
+    """The photos that say which place they belong to."""
+    known = table["place"].notna()
+    if len(table) and not known.any():
+        raise MissingColumns("Split by place needs the photo table's column `place`: fill it, or split by blocks.")
+    tally.photos["no-place"] += int((~known).sum())
+    return table[known].reset_index(drop=True)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------
@@ -252,8 +266,6 @@ def _usable(
 
 def _plan(photos: gpd.GeoDataFrame, scenes: SceneSet, grid: Grid, settings: PairSettings, tally: _Tally) -> _Plan:
     """Cover the photos by chips, draw, rank scenes and divide."""
-    if settings.split == "place" and photos["place"].isna().all():
-        raise MissingColumns("Split by place needs the photo table's column `place`: fill it, or split by blocks.")
     cover = _cover(photos, scenes, grid, settings, tally)
     pairs = fair_draw(cover.pairs, photos["photo_id"].to_numpy(object), settings.max_photos, settings.seed)
     _lose(tally, cover.pairs, pairs, "not-drawn")
@@ -303,7 +315,7 @@ def _candidates(chips: pd.DataFrame, pairs: pd.DataFrame, photos: pd.DataFrame, 
     )
     held = scenes.holding(Places(centre[:, 0], centre[:, 1]), boxes)
     box = pd.Series(np.arange(len(chips)), chips["chip_id"]).loc[pairs["chip_id"]].to_numpy()
-    taken = pd.Series(utc(photos["taken"]).to_numpy()[pairs["photo"]])
+    taken = pd.Series(seconds(photos["taken"])[pairs["photo"]])
     ranked = rank(held, scenes.table, taken.groupby(box).median())
     return [ranked.get(number, []) for number in range(len(chips))]
 
@@ -396,10 +408,9 @@ def _write_manifest(
         "pairs": len(pairs),
         "splits": {name: int(splits.get(name, 0)) for name in SPLITS},
         "chips_dropped": {reason: count for reason, count in sorted(tally.chips.items()) if count},
+        **tally.about,
         "scenes": {"used": int(chips["scene_id"].nunique()), "skipped": scenes.skipped},
     }
-    if settings.indoor_teacher is not None:
-        about["indoor"] = {"teacher": settings.indoor_teacher, "margin": settings.indoor_margin}
     counts = {"done": done, "skipped": skipped, "failed": {}}
     photos, tables = inputs
     write_manifest(

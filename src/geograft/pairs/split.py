@@ -1,9 +1,10 @@
 """Training, validation and test by place: whole blocks or whole walks, never neighbours on both sides.
 
 A split by place takes two steps. Chips are assigned, by the block of the ground that they lie in or by the
-`place` of their photos. Then whatever would leak is dropped: chips whose footprint comes nearer than the buffer
-to one of another split, and photos of a user's minute that spans splits. Test chips stay before validation
-chips, and those before training chips, so that the evaluation sets keep their size.
+`place` of their photos. Then whatever would leak is dropped: in a chip that mixes places the photos of other
+splits, chips whose footprint comes nearer than the buffer to one of another split, and photos of a user's minute
+that spans splits. Test chips stay before validation chips, and those before training chips, so that the
+evaluation sets keep their size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -82,11 +83,14 @@ def divide(chips: pd.DataFrame, pairs: pd.DataFrame, photos: pd.DataFrame, setti
     if settings.by is None:
         return Division(chips.assign(split="train"), pairs, {}, {})
     if settings.by == "place":
-        chips = chips.assign(split=_by_place(chips, pairs, photos, settings))
+        splits = _assign(pd.Series(photos["place"].to_numpy(object)[pairs["photo"]]), settings)
+        chips = chips.assign(split=_foremost(chips, pairs, splits))
     else:
         chips = chips.assign(split=_by_block(chips, settings))
     steps = _Steps(chips, pairs)
-    steps.keep_chips(chips["split"].notna(), "mixed-places")
+    if settings.by == "place":
+        own = chips.set_index("chip_id")["split"].reindex(pairs["chip_id"]).to_numpy(object)
+        steps.keep_pairs(splits.to_numpy(object) == own, "mixed-places")
     steps.keep_chips(~near_other_split(steps.chips, settings.buffer_m), "split-buffer")
     steps.keep_pairs(~_shared_minutes(steps.chips, steps.pairs, photos), "user-minute-across-splits")
     return Division(steps.chips, steps.pairs, steps.dropped, steps.lost)
@@ -132,12 +136,10 @@ def _by_block(chips: pd.DataFrame, settings: SplitSettings) -> Any:
     return _assign(pd.Series(names, index=chips.index), settings)
 
 
-def _by_place(chips: pd.DataFrame, pairs: pd.DataFrame, photos: pd.DataFrame, settings: SplitSettings) -> Any:
-    """The split of each chip, by the place of its photos; None where they are of several splits."""
-    place = pairs.assign(place=photos["place"].to_numpy(object)[pairs["photo"]])
-    splits = place.assign(split=_assign(place["place"], settings)).groupby("chip_id")["split"]
-    one = splits.nunique(dropna=False).eq(1)
-    return splits.first().where(one).reindex(chips["chip_id"]).to_numpy(object)
+def _foremost(chips: pd.DataFrame, pairs: pd.DataFrame, splits: pd.Series) -> Any:
+    """The split of each chip: the foremost of its photos', test before validation before training; None without."""
+    ranks = splits.map(_RANK).groupby(pairs["chip_id"].to_numpy(object)).max()
+    return ranks.map(dict(enumerate(SPLITS))).reindex(chips["chip_id"]).to_numpy(object)
 
 
 def _assign(names: pd.Series, settings: SplitSettings) -> pd.Series:

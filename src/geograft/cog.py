@@ -7,10 +7,10 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
 
 from geograft.errors import BadSetting
 from geograft.tables import atomic
@@ -76,12 +76,13 @@ def write_cog(  # noqa: PLR0913
     about = _Bands(band_names, colours, categories, tags or {}, scale, offset)
     _check(bands, geobox, about)
     path = Path(path)
-    with atomic(path) as temporary:
-        with rasterio.open(temporary, "w", **_profile(bands, geobox, nodata, classes=about.classes)) as file:
+    with MemoryFile(ext=".tif") as memory:  # GDAL does not say that a disk is full; writing bytes does
+        with memory.open(**_profile(bands, geobox, nodata, classes=about.classes)) as file:
             file.write(bands)
             _describe(file, about)
-        temporary.with_name(temporary.name + ".aux.xml").unlink(missing_ok=True)
-        _write_categories(path, categories, bands.shape[0])
+        with atomic(path) as temporary:
+            temporary.write_bytes(memory.getbuffer())
+            _write_categories(path, categories, bands.shape[0])
     return path
 
 

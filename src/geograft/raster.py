@@ -22,6 +22,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
@@ -292,7 +293,7 @@ def _reading(path: str | Path) -> Iterator[Any]:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             file = _open_files.get(path)
         yield file
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise UnreadableScene(f"{path} cannot be read as a raster ({error}): fetch it again.") from error
 
 

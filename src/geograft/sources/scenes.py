@@ -177,9 +177,9 @@ def _tiles_row(source: str | Path, sensor: str | None, settings: SceneSettings) 
 
 
 def _tiles_name(scene: Scene) -> str:
-    """A tile source's id: the last folder above the zoom, and the zoom."""
+    """A tile source's id: the last folder above the zoom that is not called tiles, and the zoom."""
     above = scene.path.split("{x}", maxsplit=1)[0].rstrip("/").split("/")
-    name = next((part for part in reversed(above[:-1]) if part), "tiles")
+    name = next((part for part in reversed(above[:-1]) if part not in {"", "tiles"}), "tiles")
     return f"{name}-{scene.tiles.zoom}"
 
 

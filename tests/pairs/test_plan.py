@@ -8,7 +8,7 @@ import rasterio
 from affine import Affine
 
 from geograft.errors import BadSetting, EmptyTable, MissingColumns, MissingInput, NoPairs, OutputExists, SceneTooSmall
-from geograft.grids import to_crs
+from geograft.raster.grids import to_crs
 from geograft.pairs.dataset import load_pairs
 from geograft.pairs.leakage import leakage
 from geograft.pairs.plan import PairSettings, make_pairs

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geograft.errors import BadSetting
-from geograft.grids import chip_geobox, to_crs, utm_epsgs
+from geograft.raster.grids import chip_geobox, to_crs, utm_epsgs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -23,8 +23,8 @@ from geograft.errors import (
     UnreadableScene,
 )
 from geograft.raster import Scene, cloud_mask_path, ground_gsd, open_scene
+from geograft.raster.tiles import is_tiles, list_tiles, tile_at, tile_square
 from geograft.tables import Manifest, track, write_manifest, write_table
-from geograft.tiles import is_tiles, list_tiles, tile_at, tile_square
 
 logger = logging.getLogger(__name__)
 

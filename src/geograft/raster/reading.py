@@ -28,25 +28,10 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from geograft import metadata, tiles
-from geograft.cog import write_cog
 from geograft.errors import MissingInput, SensorMismatch, UnknownSensor, UnreadableScene
-from geograft.grids import chip_geobox, ground_gsd, utm_epsg, utm_epsgs, utm_geobox
+from geograft.raster import metadata, tiles
+from geograft.raster.grids import ground_gsd
 from geograft.sensors import Sensor, get_sensor
-
-__all__ = [
-    "Raster",
-    "Scene",
-    "chip_geobox",
-    "cloud_share",
-    "ground_gsd",
-    "open_scene",
-    "read",
-    "utm_epsg",
-    "utm_epsgs",
-    "utm_geobox",
-    "write_cog",
-]
 
 _OPEN_FILES = 8
 

@@ -6,8 +6,8 @@ import rasterio
 from affine import Affine
 
 from geograft.errors import NoGeoreference, SensorMismatch, UnknownSensor
-from geograft.metadata import date_taken
 from geograft.raster import open_scene, read
+from geograft.raster.metadata import date_taken
 
 DAY = datetime(2020, 8, 31, tzinfo=UTC)
 

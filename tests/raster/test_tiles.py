@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geograft import tiles
 from geograft.errors import BadSetting, MissingInput, SensorMismatch, UnknownSensor, UnreadableScene
-from geograft.raster import open_scene, read, utm_geobox
-from geograft.tiles import TileSource, find_tiles, is_tiles, list_tiles, read_tiles, tile_square, tiles_geobox
+from geograft.raster import open_scene, read, tiles, utm_geobox
+from geograft.raster.tiles import TileSource, find_tiles, is_tiles, list_tiles, read_tiles, tile_square, tiles_geobox
 
 ZOOM, X, Y = 15, 30145, 19663
 

@@ -8,7 +8,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Geod
 
 from geograft.errors import BadSetting
-from geograft.grids import chip_geobox, ground_gsd, to_crs, utm_epsg, utm_epsgs, utm_geobox
+from geograft.raster.grids import chip_geobox, ground_gsd, to_crs, utm_epsg, utm_epsgs, utm_geobox
 
 
 @pytest.mark.parametrize(

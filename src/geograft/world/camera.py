@@ -24,7 +24,8 @@ from geograft.world.landmarks import Landmarks, draw_landmarks, find_landmarks
 from geograft.world.paint import Brush, Picture
 
 if TYPE_CHECKING:
-    from geograft.world.daylight import Floats, Ints
+    from geograft.world.daylight import Flags, Floats, Ints
+    from geograft.world.paint import Bytes
     from geograft.world.terrain import Land
 
 SMALLEST = 64
@@ -96,7 +97,7 @@ class Photos:
         seen: share of the picture per class id, (N, 256) float32; column 0 is the sky. Rows sum to one.
     """
 
-    rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    rgb: Bytes
     seen: Floats
 
 
@@ -115,8 +116,8 @@ class Scenery:
     land: Land
     open: Floats
     under: Floats
-    cover: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-    material: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    cover: Bytes
+    material: Bytes
     ground: Floats
     height: Floats
     marks: Landmarks
@@ -152,7 +153,7 @@ class Scenery:
         return row
 
 
-def _under(surface: Floats, cover: np.ndarray, ground: Floats, height: Floats) -> Floats:  # type: ignore[type-arg]
+def _under(surface: Floats, cover: Bytes, ground: Floats, height: Floats) -> Floats:
     """The surface with the forest's crowns lifted off: one cell in nineteen keeps its trunk."""
     cells = np.flatnonzero((cover == FOREST) & (height > _FIRST_BRANCH - 1))
     hashed = (cells.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
@@ -173,8 +174,8 @@ def depths() -> Floats:
 def render_photos(land: Land | Scenery, poses: Poses, *, size: int = SMALLEST, seed: int = 0) -> Photos:
     """Take photos of a land.
 
-    The picture of a pose depends on the land, the pose, the seed and the pose's place in the list, not on how
-    photos are batched.
+    What a photo shows depends on the land and its pose alone; its clouds, exposure and noise on the seed and on its
+    place in the list as well; nothing depends on how photos are batched.
 
     Args:
         land: the land, or better a `Scenery` when more than one call is made.
@@ -211,9 +212,10 @@ def _check(poses: Poses, size: int) -> None:
         raise BadSetting("Every pose needs an eye above the ground and a field of view of 5 to 120 degrees.")
 
 
-def _is_among_trees(scenery: Scenery, poses: Poses) -> np.ndarray:  # type: ignore[type-arg]
+def _is_among_trees(scenery: Scenery, poses: Poses) -> Flags:
     """Whether each photographer stands in the forest, (N,) bool."""
-    return scenery.cover[scenery.cells(poses.x, poses.y)] == FOREST
+    among: Flags = scenery.cover[scenery.cells(poses.x, poses.y)] == FOREST
+    return among
 
 
 def _tile(poses: Poses) -> Ints:
@@ -261,7 +263,8 @@ class _Rays:
         """The planes of some poses."""
         half = np.tan(np.radians(poses.fov_deg) / 2)
         across = half[:, None] * ((np.arange(size) + 0.5) * (2 / size) - 1)[None]
-        sine, cosine = (np.float32(f(np.radians(poses.heading_deg)))[:, None] for f in (np.sin, np.cos))
+        turn = np.radians(poses.heading_deg)[:, None]
+        sine, cosine = np.sin(turn), np.cos(turn)
         dx, dy = sine + cosine * across, -cosine + sine * across
         low = np.repeat(np.tan(np.radians(poses.pitch_deg)) - half, size).astype(np.float32)
         span = np.repeat(2 * half, size).astype(np.float32)
@@ -311,9 +314,7 @@ def _first_seen(slopes: Floats, rays: _Rays, size: int) -> Ints:
     return hidden[:size]
 
 
-def _resolve(
-    scenery: Scenery, rays: _Rays, rising: Floats, first: Ints, *, among_trees: bool
-) -> Picture:
+def _resolve(scenery: Scenery, rays: _Rays, rising: Floats, first: Ints, *, among_trees: bool) -> Picture:
     """Look again at the exact place that each pixel sees."""
     far, (count, columns) = depths(), rising.shape
     sky = first == count
@@ -331,8 +332,8 @@ def _resolve(
     above = rays.z + rays.slopes * depth - scenery.ground.take(cells)
     picture = Picture(
         cover=scenery.cover.take(cells), material=scenery.material.take(cells), cells=cells, x=x, y=y, depth=depth,
-        above=above, slopes=rays.slopes, side=side, sky=sky, dx=rays.dx, dy=rays.dy, eye=rays.z, eye_x=rays.x, eye_y=rays.y,
-        canopy=np.zeros_like(sky), among_trees=among_trees,
+        above=above, slopes=rays.slopes, side=side, sky=sky, dx=rays.dx, dy=rays.dy, eye=rays.z, eye_x=rays.x,
+        eye_y=rays.y, canopy=np.zeros_like(sky), among_trees=among_trees,
     )  # fmt: skip
     picture.cover[sky] = 0
     return _with_canopy(scenery, rays, picture) if among_trees else picture

@@ -117,9 +117,7 @@ def _named(class_id: int, rng: np.random.Generator) -> str:
 def _related(main: int, others: list[int], rng: np.random.Generator) -> str:
     """The thing and what stands beside it."""
     second = others[int(rng.integers(min(len(others), 2)))]
-    phrase = str(rng.choice(_RELATIONS)).format(
-        a=with_article(_word(main, rng)), b=with_article(_word(second, rng))
-    )
+    phrase = str(rng.choice(_RELATIONS)).format(a=with_article(_word(main, rng)), b=with_article(_word(second, rng)))
     return f"a photo of {phrase}" if rng.random() < 0.3 else phrase
 
 
@@ -133,7 +131,8 @@ def _numbered(class_id: int, count: int, rng: np.random.Generator) -> str:
 
 def _moment(season: int, hour: float, haze: float, rng: np.random.Generator) -> str:
     """Season, time of day or weather, one of them."""
-    day = "in the morning" if hour < 10 else "in the evening" if hour > 17 else "at midday" if 11.5 < hour < 13.5 else ""
+    noon = "at midday" if 11.5 < hour < 13.5 else ""
+    day = "in the morning" if hour < 10 else "in the evening" if hour > 17 else noon
     options = [f"in {_SEASONS[season]}", day or f"on a {_SEASONS[season]} day"]
     if haze > 2:
         options.append("on a misty day")

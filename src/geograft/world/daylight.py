@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from geograft.world.camera import Poses
 
-Floats: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-Ints: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Ints: TypeAlias = NDArray[np.integer[Any]]
+Flags: TypeAlias = NDArray[np.bool_]
+Times: TypeAlias = NDArray[np.datetime64]
 
 _SIDE = 512  # of the noise fields, a power of two
 
@@ -29,7 +32,8 @@ def noise_field(slope: float) -> Floats:
     spectrum = np.fft.fft2(rng.standard_normal((_SIDE, _SIDE))) / frequency**slope
     spectrum[0, 0] = 0
     field = np.fft.ifft2(spectrum).real
-    return np.clip(field / (2 * field.std()), -1.3, 1.3).astype(np.float32).ravel()
+    clipped: Floats = np.clip(field / (2 * field.std()), -1.3, 1.3).astype(np.float32).ravel()
+    return clipped
 
 
 def noise(u: Floats, v: Floats, *, slope: float = 0.0) -> Floats:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geograft.world.classes import BY_NAME
-from geograft.world.daylight import Floats, Ints, noise
+from geograft.world.daylight import Flags, Floats, Ints, noise
 from geograft.world.materials import INDEX
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _foliage(sheet: Print, pixels: Ints) -> None:
     sheet.scale(pixels, np.where(canopy, 0.75 + 0.1 * np.clip(depth / 10, 0, 1), 1))
 
 
-def _is_among(sheet: Print, pixels: Ints) -> Floats:
+def _is_among(sheet: Print, pixels: Ints) -> Flags:
     """Whether the photo of each pixel was taken among trees."""
     return np.full(len(pixels), sheet.picture.among_trees)
 
@@ -268,7 +268,7 @@ def _along(sheet: Print, pixels: Ints) -> Floats:
     x, y = sheet.at("x", pixels), sheet.at("y", pixels)
     near = (sheet.at("depth", pixels) < 25).astype(np.float32)
     weight = np.bincount(owner, near, count) + 1e-6
-    cx, cy = (x - (np.bincount(owner, near * x, count) / weight)[owner]), (y - (np.bincount(owner, near * y, count) / weight)[owner])
+    cx, cy = (v - (np.bincount(owner, near * v, count) / weight)[owner] for v in (x, y))
     xx, xy, yy = (np.bincount(owner, near * a * b, count) for a, b in ((cx, cx), (cx, cy), (cy, cy)))
     angle = 0.5 * np.arctan2(2 * xy, xx - yy)
     result: Floats = (cx * np.cos(angle)[owner] + cy * np.sin(angle)[owner]).astype(np.float32)

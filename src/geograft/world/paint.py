@@ -8,20 +8,20 @@ Pixels are flat arrays, (P,) with P = S * N * S; colours are (3, P).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from geograft.world.details import add_details
 from geograft.world.daylight import noise, noise_field, sky
+from geograft.world.details import add_details
 from geograft.world.materials import INDEX, MATERIALS, palette
 
 if TYPE_CHECKING:
     from geograft.world.camera import Scenery
-    from geograft.world.daylight import Floats, Ints, Light
+    from geograft.world.daylight import Flags, Floats, Ints, Light
 
-Bytes: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-Flags: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+Bytes: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,16 @@ class Print:
     near: Floats
     scenery: Scenery
 
-    def at(self, name: str, pixels: Ints) -> Floats:
+    def at(self, name: str, pixels: Ints) -> NDArray[Any]:
         """A field of the picture at some pixels."""
         return getattr(self.picture, name).ravel().take(pixels)  # type: ignore[no-any-return]
 
-    def scale(self, pixels: Ints, factor: Floats) -> None:
+    def scale(self, pixels: Ints, factor: NDArray[Any]) -> None:
         """Brighten or darken some pixels."""
         for channel in self.colour:
             channel[pixels] *= factor
 
-    def mix(self, pixels: Ints, rgb: tuple[float, float, float], share: Floats | float) -> None:
+    def mix(self, pixels: Ints, rgb: tuple[float, float, float], share: NDArray[Any] | float) -> None:
         """Blend some pixels towards a colour by a share."""
         for channel, value in zip(self.colour, rgb, strict=True):
             old = channel.take(pixels)
@@ -123,7 +123,8 @@ RIVER_WATER = INDEX["river water"]
 
 def _display(reflectance: Floats) -> Floats:
     """Reflectance as a camera shows it."""
-    return np.clip(2.1 * reflectance, 0, 1) ** np.float32(0.56)
+    shown: Floats = np.clip(2.1 * reflectance, 0, 1) ** np.float32(0.56)
+    return shown
 
 
 def _looks() -> tuple[Floats, Floats]:

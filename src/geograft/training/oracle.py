@@ -7,6 +7,7 @@ only satellite encoder here that sees labels, and it exists for evaluation alone
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from geograft.pairs.dataset import PairSet, load_pairs
 from geograft.sensors import Sensor, get_sensor
 from geograft.tables import Manifest, atomic, write_manifest
 from geograft.training.augment import jitter_bands, turn
-from geograft.training.loop import LoopSettings, fit
+from geograft.training.loop import LoopSettings, fit, plain_attention
 from geograft.world.classes import CLASSES
 from geograft.world.labels import ChipTruth, truth_for_chips
 
@@ -197,6 +198,21 @@ def load_oracle(folder: Path) -> Oracle:
     return model.eval()
 
 
+def shipped_oracle(sensor: str) -> Path:
+    """The folder of the oracle that the package ships for a sensor.
+
+    Args:
+        sensor: "world-1m" or "world-10m".
+
+    Raises:
+        UnknownModel: this installation has none.
+    """
+    folder = Path(str(resources.files("geograft"))) / "assets" / "oracles" / sensor
+    if not (folder / "config.json").is_file():
+        raise UnknownModel(f"There is no oracle for {sensor} at {folder}: train it with scripts/train_mini.py.")
+    return folder
+
+
 class _Step(NamedTuple):
     rows: NDArray[np.int64]
     seed: int
@@ -214,9 +230,14 @@ class _OracleTask:
         check: tuple[PairSet, ChipTruth],
         settings: OracleSettings,
     ) -> None:
-        self.model: Oracle = model
+        self.oracle = model
+        plain_attention(model.body.satellite_image_backbone)
         self.learn, self.check, self.settings = learn, check, settings
         self.steps = -(-len(learn[0]) // settings.batch)
+
+    @property
+    def model(self) -> Oracle:
+        return self.oracle
 
     def batches(self, epoch: int) -> Iterator[_Step]:
         draw = np.random.default_rng([self.settings.seed, epoch])
@@ -233,7 +254,8 @@ class _OracleTask:
         ways = torch.randint(8, (len(chips),), generator=draw)
         chips = jitter_bands(turn(chips, ways), draw, strength=self.settings.jitter)
         cover = turn(cover[:, None], ways)[:, 0]
-        return self._loss(*self.model(chips), cover, labels)
+        pixels, whole = self.model(chips)
+        return self._loss(pixels, whole, cover, labels)
 
     def validate(self) -> dict[str, float]:
         pairs, _ = self.check

@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from geograft.models.satellite import Level, SatelliteEncoder, sample_tokens
 from geograft.pairs.dataset import Batch, PairSet
 from geograft.training.augment import jitter_bands, turn_chips
+from geograft.training.loop import plain_attention
 from geograft.training.losses import multi_positive_contrastive, pixel_contrastive
 from geograft.training.retrieval import photo_ranks, recall
 
 if TYPE_CHECKING:
     from geograft.training.trainer import TrainingSettings
 
+_SHORT = 10  # patches a side up to which attention is written out
 _MOST_VALIDATION = 1024  # chips: a fair draw of more costs time and tells no more
 
 
@@ -48,10 +51,17 @@ class PairTask:
         settings: "TrainingSettings",
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model: SatelliteEncoder = model.to(self.device)
+        self.encoder = model.to(self.device)
+        if model.settings.grid <= _SHORT:
+            plain_attention(model.satellite_image_backbone)
         self.level, self.learn, self.settings = level, learn, settings
         self.check = None if check is None else _fair_draw(check, settings.seed)
         self.steps = -(-len(learn) // settings.batch)
+
+    @property
+    def model(self) -> SatelliteEncoder:
+        """The encoder."""
+        return self.encoder
 
     def batches(self, epoch: int) -> Iterator[Step]:
         """The batches of an epoch."""
@@ -105,7 +115,7 @@ class PairTask:
         chips = self._chips(pairs, batch.chips)
         return chips, photos.to(self.device), owner.to(self.device), positions.to(self.device)
 
-    def _chips(self, pairs: PairSet, rows: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    def _chips(self, pairs: PairSet, rows: NDArray[np.int64]) -> Tensor:
         """Normalised pixels of chips, (n, C, S, S)."""
         return torch.from_numpy(pairs.sensor.normalise(pairs.chips[rows])).to(self.device)
 

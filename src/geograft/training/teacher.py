@@ -22,7 +22,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from geograft.models.numerics import has_bfloat16
 from geograft.tables import Manifest, atomic, write_manifest
 from geograft.training.captioned import CaptionedPhotos, all_texts, augment_photos, read_captioned, statistics
-from geograft.training.loop import LoopSettings, fit
+from geograft.training.loop import LoopSettings, fit, plain_attention
 from geograft.training.probe import zero_shot
 from geograft.training.teacher_card import write_card
 from geograft.training.tokens import END, PAD, SPECIAL, START, BrokenWords, learn_tokenizer, tokenise
@@ -58,14 +58,14 @@ class TeacherSettings:
     image_size: int = 64
     patch_size: int = 8
     width: int = 192
-    depth: int = 6
+    depth: int = 4
     heads: int = 3
     text_width: int = 128
     text_depth: int = 3
     dim: int = 128
     vocabulary: int = 1000
     context: int = 32
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 256
     lr: float = 1e-3
     weight_decay: float = 0.1
@@ -167,7 +167,9 @@ def make_clip(settings: TeacherSettings, vocabulary: int) -> CLIPModel:
         "eos_token_id": SPECIAL.index(END),
     }
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.dim)
-    return CLIPModel(config)
+    model = CLIPModel(config)
+    plain_attention(model)
+    return model
 
 
 class _TeacherTask:

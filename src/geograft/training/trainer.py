@@ -210,9 +210,11 @@ def _identity(
 
 
 def _summary(out: Path, learn: PairSet, histories: dict[Level, History]) -> TrainingSummary:
-    metrics = {level: {**history.best, "epoch": history.best_epoch + 1} for level, history in histories.items()}
+    metrics: dict[str, dict[str, float]] = {
+        level: {**history.best, "epoch": history.best_epoch + 1} for level, history in histories.items()
+    }
     seconds = sum(history.seconds for history in histories.values())
-    return TrainingSummary(out, len(learn), len(learn.owner), {**metrics}, round(seconds, 1))
+    return TrainingSummary(out, len(learn), len(learn.owner), metrics, round(seconds, 1))
 
 
 def _save(

@@ -113,4 +113,5 @@ def _commonest(fine: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
     size = len(fine) // step
     blocks = fine.reshape(size, step, size, step).transpose(0, 2, 1, 3).reshape(size * size, -1)
     counts = np.bincount((np.arange(size * size)[:, None] * 256 + blocks).ravel(), minlength=size * size * 256)
-    return counts.reshape(size, size, 256).argmax(axis=2).astype(np.uint8)
+    commonest: NDArray[np.uint8] = counts.reshape(size, size, 256).argmax(axis=2).astype(np.uint8)
+    return commonest

@@ -1,0 +1,146 @@
+import json
+import math
+
+import pytest
+import torch
+
+from geograft.errors import BadSetting, CheckpointMismatch, DiskFull, OutputExists, TrainingDiverged
+from geograft.training.log import read_log
+from geograft.training.loop import LoopSettings, fit
+
+SETTINGS = LoopSettings(epochs=4, lr=0.05, weight_decay=0)
+
+
+class Line:
+    """Fits a line to points: three batches an epoch, with noise that each epoch draws anew."""
+
+    unit = "points"
+    steps = 3
+
+    def __init__(self, *, broken_at=None, val_losses=None):
+        torch.manual_seed(7)
+        self.model = torch.nn.Linear(1, 1)
+        self.broken_at, self.val_losses, self.seen = broken_at, list(val_losses or []), []
+
+    def batches(self, epoch):
+        for step in range(self.steps):
+            yield torch.arange(4.0)[:, None] + step, f"{epoch}.{step}"
+
+    def members(self, batch):
+        return [f"point-{batch[1]}-{number}" for number in range(4)]
+
+    def loss(self, batch):
+        x, name = batch
+        self.seen.append(name)
+        noise = torch.rand(4, 1)
+        loss = ((self.model(x) - 3 * x - noise) ** 2).mean()
+        return loss * math.nan if name == self.broken_at else loss
+
+    def validate(self):
+        return {"val_loss": self.val_losses.pop(0)} if self.val_losses else {}
+
+
+def weights(task):
+    return [value.tolist() for value in task.model.state_dict().values()]
+
+
+def run(folder, task=None, settings=SETTINGS, **options):
+    task = task or Line()
+    return task, fit(task, folder, settings, identity={"data": "points"}, **options)
+
+
+class Killed(BaseException):
+    pass
+
+
+class KilledAt(Line):
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+
+    def loss(self, batch):
+        if batch[1] == self.name:
+            raise Killed
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize("moment", ["0.1", "1.0", "2.2", "3.1"])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, moment):
+    whole, unbroken = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", KilledAt(moment))
+    task, history = run(tmp_path / "cut")
+    assert weights(task) == weights(whole)
+    assert history.epochs == unbroken.epochs
+    assert task.seen[0] == f"{moment[0]}.0"
+
+
+def test_the_log_of_a_resumed_run_tells_each_epoch_once(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, KilledAt("2.2"))
+    run(tmp_path)
+    assert [line["epoch"] for line in read_log(tmp_path / "log.jsonl")] == [0, 1, 2, 3]
+    steps = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "lr", "points_per_s"} <= steps[0].keys()
+
+
+def test_a_finished_run_trains_no_further(tmp_path):
+    first, _ = run(tmp_path)
+    again, history = run(tmp_path)
+    assert again.seen == []
+    assert weights(again) == weights(first)
+    assert len(history.epochs) == 4
+
+
+def test_the_epoch_that_validates_best_is_kept(tmp_path):
+    task, history = run(tmp_path, Line(val_losses=[3.0, 1.0, 2.0, 1.5]))
+    assert history.best_epoch == 1
+    short, _ = run(tmp_path / "other", settings=SETTINGS)
+    assert weights(task) != weights(short)
+    best = torch.load(tmp_path / "best.pt", weights_only=True)["model"]
+    assert [value.tolist() for value in best.values()] == weights(task)
+
+
+def test_a_run_with_other_settings_is_not_continued(tmp_path):
+    run(tmp_path)
+    with pytest.raises(OutputExists, match="another lr"):
+        run(tmp_path, settings=LoopSettings(epochs=4, lr=0.01, weight_decay=0))
+    run(tmp_path, settings=LoopSettings(epochs=4, lr=0.01, weight_decay=0), resume=False)
+
+
+def test_a_loss_that_is_not_finite_names_the_batch_and_spoils_nothing(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"step 7.*point-2\.1-0, point-2\.1-1"):
+        run(tmp_path, Line(broken_at="2.1"))
+    task, history = run(tmp_path)
+    assert len(history.epochs) == 4
+    assert all(math.isfinite(record["loss"]) for record in history.epochs)
+    assert task.seen[0] == "2.0"
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        run(tmp_path, KilledAt("2.0"))
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(DiskFull):
+            run(tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run(tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointMismatch, match="delete it to start anew"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0}, {"warmup": 1}, {"weight_decay": -1}])
+def test_settings_that_train_nothing_are_refused(wrong):
+    with pytest.raises(BadSetting):
+        LoopSettings(**wrong)

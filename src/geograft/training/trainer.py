@@ -55,8 +55,8 @@ class TrainingSettings:
     level: Literal["image", "pixel", "both"] = "both"
     preset: str = "mini"
     teacher: str = "mini"
-    epochs: int = 20
-    batch: int = 256
+    epochs: int = 10
+    batch: int = 128
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.05

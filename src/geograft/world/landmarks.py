@@ -1,4 +1,4 @@
-"""Thin things that a height field cannot hold: rotors of wind turbines, masts of boats, flags on golf greens.
+"""Thin things that a height field cannot hold: rotors of wind turbines, masts of boats, flags and goals.
 
 They are lines in the picture, drawn pixel by pixel over what the rays found, nearer things hiding farther ones.
 """
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from geograft.world.paint import Picture
     from geograft.world.terrain import Land
 
-_TURBINES, _HARBOUR, _GOLF = (BY_NAME[name].id for name in ("wind turbines", "harbour", "golf course"))
+_TURBINES, _HARBOUR, _GOLF, _PITCH = (
+    BY_NAME[name].id for name in ("wind turbines", "harbour", "golf course", "sports pitch")
+)
 _TOWER = 15.0  # m from which a cell of the class is a tower
-ROTOR, MAST, FLAG = 0, 1, 2
-_SIGHT = np.array([900.0, 160.0, 90.0])  # m, by kind
+ROTOR, MAST, FLAG, GOAL = 0, 1, 2, 3
+_SIGHT = np.array([900.0, 160.0, 90.0, 110.0])  # m, by kind
 _STROKES = 48  # points along a line
 
 
@@ -35,7 +37,7 @@ class Landmarks:
         place: columns and rows, (n, 2).
         foot: elevation of the foot, m.
         reach: height of the hub, mast or pole above the foot, m.
-        kind: 0 rotor, 1 mast, 2 flag.
+        kind: 0 rotor, 1 mast, 2 flag, 3 goal.
         turn: angle of a rotor's first blade, radians.
     """
 
@@ -51,11 +53,11 @@ class Landmarks:
 
 
 def find_landmarks(land: Land) -> Landmarks:
-    """The rotors, masts and flags of a land; boats that come later bring their masts (call it again)."""
-    parts = [_rotors(land), _masts(land), _flags(land)]
+    """The rotors, masts, flags and goals of a land; boats that come later bring their masts (call it again)."""
+    parts = [_rotors(land), _masts(land), _flags(land), _goals(land)]
     place = np.concatenate([part for part, _ in parts]).astype(np.float32).reshape(-1, 2)
     reach = np.concatenate([height for _, height in parts]).astype(np.float32)
-    kind = np.repeat([ROTOR, MAST, FLAG], [len(part) for part, _ in parts])
+    kind = np.repeat([ROTOR, MAST, FLAG, GOAL], [len(part) for part, _ in parts])
     columns, rows = place.astype(np.int64).T
     turn = (columns * 31 + rows * 17) % 100 / 100 * 2 * np.pi / 3
     return Landmarks(place, land.ground[rows, columns], reach, kind, turn.astype(np.float32))
@@ -96,6 +98,12 @@ def _flags(land: Land) -> tuple[Floats, Floats]:
     return np.stack([columns + 0.5, rows + 0.5], 1), np.full(len(columns), 2.3)
 
 
+def _goals(land: Land) -> tuple[Floats, Floats]:
+    """Goals on the lines of sports pitches."""
+    columns, rows = _picked(land, _PITCH, ("white paint",), 110)
+    return np.stack([columns + 0.5, rows + 0.5], 1), np.full(len(columns), 2.5)
+
+
 # --- drawing ----------------------------------------------------------------------------------------------
 
 
@@ -121,7 +129,7 @@ def draw_landmarks(marks: Landmarks, tree: cKDTree, picture: Picture) -> None:
     seen = (depth > 2) & (np.hypot(east, south) < _SIGHT[marks.kind[mark]]) & (np.abs(column / size - 0.5) < 1.2)
     owner, mark, depth, column, scale = (a[seen] for a in (owner, mark, depth, column, scale))
     row = frame.row(owner, (marks.foot[mark] - picture.eye[owner * size]) / depth)
-    for kind, draw in ((ROTOR, _draw_rotor), (MAST, _draw_mast), (FLAG, _draw_flag)):
+    for kind, draw in ((ROTOR, _draw_rotor), (MAST, _draw_mast), (FLAG, _draw_flag), (GOAL, _draw_goal)):
         own = np.flatnonzero(marks.kind[mark] == kind)
         order = own[np.argsort(-depth[own], kind="stable")]
         if len(order):
@@ -223,3 +231,14 @@ def _draw_flag(pen: _Pen, reach: Floats, _: Floats) -> None:
     top = np.stack([np.zeros_like(reach), reach], 1)
     pen.line(np.zeros_like(top), top, 0.05, (_GOLF, "white paint"))
     pen.line(top - np.array([0, 0.2]), top - np.array([-0.55, 0.3]), 0.4, (_GOLF, "red track"))
+
+
+def _draw_goal(pen: _Pen, reach: Floats, _: Floats) -> None:
+    """Two posts and a bar, with a net."""
+    up = np.stack([np.zeros_like(reach), reach], 1)
+    half = np.array([3.2, 0.0])
+    for height in (0.25, 0.5, 0.75):
+        pen.line(height * up - half, height * up + half, 0.04, (_PITCH, "silver car"))
+    for side in (-half, half):
+        pen.line(up * 0 + side, up + side, 0.16, (_PITCH, "white paint"))
+    pen.line(up - half, up + half, 0.16, (_PITCH, "white paint"))

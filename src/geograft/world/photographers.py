@@ -291,7 +291,7 @@ def _walks(scenery: Scenery, count: int, rng: np.random.Generator) -> tuple[Floa
     x = np.empty((walks, steps), np.float32)
     y = np.empty((walks, steps), np.float32)
     here: Floats = rng.uniform(0.05, 0.95, (2, walks)) * scenery.size
-    heading = rng.uniform(0, 2 * np.pi, walks)
+    heading: Floats = rng.uniform(0, 2 * np.pi, walks)
     for step in range(steps):
         x[:, step], y[:, step] = here
         here, heading = _stroll(scenery, here, heading, rng)

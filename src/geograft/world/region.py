@@ -20,7 +20,8 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox, zoom_out
+from odc.geo.geobox import GeoBox
+from rasterio.transform import Affine
 
 from geograft.errors import BadSetting, OutputExists
 from geograft.raster import write_cog
@@ -210,7 +211,7 @@ def _write_10m(folder: Path, land: Land, taken: datetime, cloudy: bool) -> str:
     """The 10 m scene of a date, with its cloud mask where there are clouds."""
     path = _scene_path(folder, "world-10m", taken)
     pixels, clouds = render_10m(land, taken, cloudy)
-    grid = zoom_out(land.geobox, 10)
+    grid = GeoBox(clouds.shape, Affine(10, 0, land.left, 0, -10, land.top), land.geobox.crs)
     _write_scene(path, pixels, grid, "world-10m", taken)
     if cloudy:
         mask = path.with_name(f"{path.stem}_clouds.tif")

@@ -44,10 +44,11 @@ def test_the_nearest_scene_in_time_comes_first():
         }
     )
     held = pd.DataFrame({"box": [0, 0, 0, 1, 1, 1], "scene": [0, 1, 2, 0, 1, 2]})
-    middle = pd.Series([pd.Timestamp("2019-01-01", tz="UTC").timestamp(), np.nan])
+    middle = np.array([pd.Timestamp("2019-01-01", tz="UTC").timestamp(), np.nan, np.nan])
     ranked = rank(held, table, middle)
     assert ranked[0] == ["old", "new", "undated"]
     assert ranked[1] == ["old", "undated", "new"], "without times: fewer clouds, then the id"
+    assert ranked[2] == [], "no scene holds it"
 
 
 def test_a_chip_wider_than_every_scene_is_refused(make_ground):
@@ -72,9 +73,11 @@ def test_a_sensor_must_be_known_present_and_chosen(make_ground):
 def test_scenes_of_two_regions_that_share_an_id_stay_apart(make_ground):
     near, far = make_ground(64), make_ground(64, name="far", corner=(600_000, 5_000_000))
     table = pd.concat([read_table(near), read_table(far), read_table(near)], ignore_index=True)
-    scenes = open_scenes(table, None)
-    assert len(scenes.by_id) == 2
-    assert all(name.startswith("world-1m_2024-06-01@") for name in scenes.by_id)
+    ids = list(open_scenes(table.assign(scene_id="same"), None).by_id)
+    again = list(open_scenes(table.iloc[::-1].assign(scene_id="same"), None).by_id)
+    assert len(ids) == len(set(ids)) == 2
+    assert ids == again
+    assert all(name.startswith("same@") for name in ids)
 
 
 def test_scenes_that_are_gone_are_counted_and_all_gone_is_an_error(make_ground):

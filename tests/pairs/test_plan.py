@@ -7,11 +7,20 @@ import pytest
 import rasterio
 from affine import Affine
 
-from geograft.errors import BadSetting, EmptyTable, MissingColumns, MissingInput, NoPairs, OutputExists, SceneTooSmall
-from geograft.raster.grids import to_crs
+from geograft.errors import (
+    BadSetting,
+    EmptyTable,
+    MissingColumns,
+    MissingInput,
+    NoPairs,
+    OutputExists,
+    SceneTooSmall,
+    UnreadableTable,
+)
 from geograft.pairs.dataset import load_pairs
 from geograft.pairs.leakage import leakage
 from geograft.pairs.plan import PairSettings, make_pairs
+from geograft.raster.grids import to_crs
 from geograft.tables import read_manifest, read_table
 
 SMALL = PairSettings(chip_size=32, block_m=96, buffer_m=16, fractions=(0.6, 0.2, 0.2))
@@ -216,6 +225,20 @@ def test_missing_tables_and_columns_are_named(scattered, make_ground, tmp_path):
     gpd.read_parquet(scenes).drop(columns=["uri"]).to_parquet(tmp_path / "poor.parquet")
     with pytest.raises(MissingColumns, match="no column uri"):
         make_pairs(photos, tmp_path / "poor.parquet", tmp_path / "out")
+
+
+def test_a_table_without_geometry_is_named(scattered, make_ground, tmp_path):
+    plain = pd.DataFrame(gpd.read_parquet(scattered())).assign(geometry="POINT (9 45)")
+    plain.to_parquet(tmp_path / "plain.parquet")
+    with pytest.raises(UnreadableTable, match="no GeoParquet"):
+        make_pairs(tmp_path / "plain.parquet", make_ground(64), tmp_path / "out")
+
+
+def test_an_empty_split_is_said_in_the_log(scattered, make_ground, tmp_path, caplog):
+    settings = PairSettings(chip_size=32, block_m=50_000)
+    summary = make_pairs(scattered(), make_ground(400), tmp_path / "out", settings=settings)
+    assert summary.splits["test"] == 0
+    assert "No chip fell to validation and test" in caplog.text
 
 
 def test_a_split_by_place_needs_places(scattered, make_ground, tmp_path):

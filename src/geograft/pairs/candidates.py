@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -192,7 +193,7 @@ def _fits(scene: Scene, boxes: Boxes, rows: Ints) -> NDArray[np.bool_]:
     return fits
 
 
-def rank(held: pd.DataFrame, table: pd.DataFrame, middle: pd.Series) -> pd.Series:
+def rank(held: pd.DataFrame, table: pd.DataFrame, middle: Floats) -> list[list[str]]:
     """The scenes to try for each chip, best first.
 
     The scene nearest in time to the chip's photos comes first. Where times are unknown, or equal, the scene with
@@ -200,17 +201,18 @@ def rank(held: pd.DataFrame, table: pd.DataFrame, middle: pd.Series) -> pd.Serie
 
     Args:
         held: box, scene (see `SceneSet.holding`).
-        table: the scene table.
-        middle: the median time of each box's photos (seconds since 1970, NaN where unknown), by box.
+        table: the scene table, sorted by scene_id.
+        middle: the median time of each box's photos (seconds since 1970, NaN where unknown), (N,).
 
     Returns:
-        Lists of at most `MAX_TRIES` scene ids, by box.
+        At most `MAX_TRIES` scene ids for each of the N boxes.
     """
-    gap = np.abs(seconds(table["taken"])[held["scene"]] - middle.reindex(held["box"]).to_numpy(np.float64))
-    clouds = table["cloud_share"].fillna(0.0) if "cloud_share" in table else pd.Series(0.0, table.index)
-    order = held.assign(
-        gap=np.where(np.isnan(gap), np.inf, gap),
-        clouds=clouds.to_numpy()[held["scene"]],
-        scene_id=table["scene_id"].to_numpy(object)[held["scene"]],
-    ).sort_values(["box", "gap", "clouds", "scene_id"])
-    return order.groupby("box")["scene_id"].agg(lambda ids: list(ids)[:MAX_TRIES])
+    box, scene = held["box"].to_numpy(np.int64), held["scene"].to_numpy(np.int64)
+    gap = np.abs(seconds(table["taken"])[scene] - middle[box])
+    clouds = np.zeros(len(table))
+    if "cloud_share" in table:
+        clouds = table["cloud_share"].fillna(0.0).to_numpy(np.float64)
+    order = np.lexsort((scene, clouds[scene], np.where(np.isnan(gap), np.inf, gap), box))
+    names = table["scene_id"].to_numpy(object)[scene[order]].tolist()
+    ends = np.searchsorted(box[order], np.arange(len(middle) + 1)).tolist()
+    return [names[a : min(b, a + MAX_TRIES)] for a, b in pairwise(ends)]

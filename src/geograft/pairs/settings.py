@@ -1,0 +1,118 @@
+"""How pairs are made, and what came of it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geograft.errors import BadSetting
+from geograft.pairs.filters import FREE_LICENCES
+from geograft.pairs.grid import Grid
+from geograft.pairs.split import SplitSettings, check_fractions
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How pairs are made.
+
+    Attributes:
+        chip_size: pixels along a chip's side.
+        gsd: metres a pixel; the sensor's where None.
+        max_photos: photos a chip at most, by a fair draw.
+        seed: of the visiting order, the draw and the split.
+        split: "blocks" of ground, "place" (the photo table's column, such as a walk), or "none" for training only.
+        fractions: shares of chips for train, validation and test.
+        block_m: side of a block in metres; eight chips where None.
+        buffer_m: least distance between chips of different splits; half a chip where None, 0 by place.
+        max_accuracy_m: the largest stated geotag error; any where None.
+        licences: names of licences that may be used (see `filters.licence_name`); any where None. Photos that
+            state none are kept.
+        max_cloud: the largest share of a footprint under clouds.
+        sensor: of which scenes chips are cut; may be None where the scene tables have one sensor only.
+        indoor_teacher: teacher whose text side tells indoor photos, which are left out; None keeps them.
+        indoor_margin: a photo is indoor where its similarity to the indoor prompts exceeds that to the outdoor
+            ones by more than this.
+        shard_chips: chips a shard: what a killed run loses at most.
+    """
+
+    chip_size: int = 64
+    gsd: float | None = None
+    max_photos: int = 25
+    seed: int = 0
+    split: str | None = "blocks"
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    block_m: float | None = None
+    buffer_m: float | None = None
+    max_accuracy_m: float | None = None
+    licences: tuple[str, ...] | None = FREE_LICENCES
+    max_cloud: float = 0.01
+    sensor: str | None = None
+    indoor_teacher: str | None = None
+    indoor_margin: float = 0.0
+    shard_chips: int = 2048
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        if self.max_photos < 1 or self.shard_chips < 1:
+            raise BadSetting("max_photos and shard_chips must be at least 1.")
+        if not 0 <= self.max_cloud <= 1:
+            raise BadSetting(f"max_cloud is a share from 0 to 1, not {self.max_cloud}.")
+        check_fractions(self.fractions)
+
+    def division(self, grid: Grid) -> SplitSettings:
+        """The split's settings for chips of a grid."""
+        by = None if self.split in {None, "none"} else self.split
+        buffer = 0.0 if by == "place" else grid.extent / 2
+        return SplitSettings(
+            by=by,
+            fractions=check_fractions(self.fractions),
+            block_m=8 * grid.extent if self.block_m is None else self.block_m,
+            buffer_m=buffer if self.buffer_m is None else self.buffer_m,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class PairSummary:
+    """What came of a run.
+
+    Attributes:
+        folder: where the pairs are.
+        sensor: of the chips.
+        chips: number of chips.
+        photos: number of photos in them.
+        pairs: number of (chip, photo) pairs.
+        splits: chips a split.
+        skipped: photos left out, by reason.
+        chips_dropped: planned chips left out, by reason.
+    """
+
+    folder: Path
+    sensor: str
+    chips: int
+    photos: int
+    pairs: int
+    splits: Mapping[str, int]
+    skipped: Mapping[str, int]
+    chips_dropped: Mapping[str, int]
+
+
+@dataclass
+class Tally:
+    """Photos and chips left out so far, by reason, and what the manifest tells beside."""
+
+    photos: Counter[str] = field(default_factory=Counter)
+    chips: Counter[str] = field(default_factory=Counter)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def lose(self, before: pd.DataFrame, after: pd.DataFrame, reason: str) -> None:
+        """Count the photos that no pair holds any more."""
+        self.photos[reason] += int(before["photo"].nunique() - after["photo"].nunique())
+
+
+def reasons(counts: Mapping[str, int]) -> str:
+    """Counts by reason, for people."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()) if count) or "no rows"

@@ -26,7 +26,7 @@ _TURBINES, _HARBOUR, _GOLF, _PITCH = (
 _TOWER = 15.0  # m from which a cell of the class is a tower
 ROTOR, MAST, FLAG, GOAL = 0, 1, 2, 3
 _SIGHT = np.array([900.0, 160.0, 90.0, 110.0])  # m, by kind
-_STROKES = 48  # points along a line
+_STROKES = 80  # points along a line
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _flags(land: Land) -> tuple[Floats, Floats]:
 
 def _goals(land: Land) -> tuple[Floats, Floats]:
     """Goals on the lines of sports pitches."""
-    columns, rows = _picked(land, _PITCH, ("white paint",), 110)
+    columns, rows = _picked(land, _PITCH, ("white paint",), 80)
     return np.stack([columns + 0.5, rows + 0.5], 1), np.full(len(columns), 2.5)
 
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import time
 
 import numpy as np
@@ -45,11 +46,11 @@ def plain_photo(scenery: Scenery, pose: Poses, size: int = 64) -> np.ndarray:
 
 
 def measure(size: int, count: int, plain: int) -> dict[str, object]:
-    """Both rates on one land and the same poses; the best of three runs of ours."""
+    """Both rates on one land and the same poses; the median of five runs of ours."""
     scenery = Scenery.of(make_land(1, size))
     poses = choose_poses(scenery, count, seed=0).poses
     render_photos(scenery, poses[:64])
-    ours = max(count / _seconds(lambda: render_photos(scenery, poses)) for _ in range(3))
+    ours = statistics.median(count / _seconds(lambda: render_photos(scenery, poses)) for _ in range(5))
     peer = plain / _seconds(lambda: [plain_photo(scenery, poses[i : i + 1]) for i in range(plain)])
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, one thread"
     return {"name": "photos", "ours": round(ours, 1), "peer": round(peer, 2), "ratio": round(ours / peer, 1),

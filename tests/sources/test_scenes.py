@@ -8,9 +8,9 @@ from PIL import Image
 
 from geograft.errors import EmptyTable, MissingInput, NoGeoreference, SensorMismatch
 from geograft.raster import chip_geobox, write_cog
+from geograft.raster.tiles import TileSource, tile_square
 from geograft.sources.scenes import COLUMNS, SceneSettings, read_scenes
 from geograft.tables import read_manifest, read_table
-from geograft.raster.tiles import TileSource, tile_square
 
 
 def test_a_folder_becomes_a_table_of_footprints(tmp_path, make_scene):

@@ -1,0 +1,1 @@
+"""The simulated region: its land, the view from above, the view from the ground, and its files."""

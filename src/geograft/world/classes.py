@@ -121,7 +121,7 @@ CLASSES: tuple[CoverClass, ...] = (
         21,
         "wind turbines",
         ("wind turbine", "wind turbines", "wind farm"),
-        ("turbines", "windfarm"),
+        ("turbine towers", "windfarm"),
         (250, 130, 30),
         0.1,
     ),

@@ -50,9 +50,11 @@ def _world1(work: Path, seeds: Sequence[int] | None, quick: bool, config: Path |
     from geograft.evaluate.world1 import World1Settings, evaluate_world1
 
     settings = settings_from(World1Settings, config, seeds=tuple(seeds) if seeds else None)
-    oracles = {"oracle_1m": settings.oracle_1m or _shipped_oracle("world-1m"),
-               "oracle_10m": settings.oracle_10m or _shipped_oracle("world-10m")}  # fmt: skip
-    settings = replace(settings, **oracles)
+    settings = replace(
+        settings,
+        oracle_1m=settings.oracle_1m or _shipped_oracle("world-1m"),
+        oracle_10m=settings.oracle_10m or _shipped_oracle("world-10m"),
+    )
     if quick:
         first = settings.seeds or tuple(load_card("world-1").protocol["seeds"])
         settings = replace(settings, seeds=first[:1], size=QUICK_SIZE)

@@ -3,7 +3,8 @@
     python scripts/train_mini.py --work work/mini
 
 Stages run in order and are skipped where they are done; a killed run goes on where it stopped. `--stage` runs some of
-them only, so that two terminals can share the work (`teacher` beside `regions`; `model-1m` beside `oracle-1m`).
+them only, so that two terminals can share the work (`teacher` beside `regions`; `pairs-1m model-1m` beside
+`pairs-10m model-10m oracle-10m oracle-1m`, each with `--threads 1`).
 Weights are installed into `src/geograft/assets` by the last stage. Takes about an hour on two idle cores.
 """
 
@@ -36,9 +37,9 @@ ASSETS = Path(__file__).resolve().parents[1] / "src" / "geograft" / "assets"
 TEACHER_PHOTOS, TRAIN_PHOTOS = 7000, 5000
 PRESETS = {"1m": "mini", "10m": "mini-10m"}
 CHIPS = {"1m": 64, "10m": 32}
-EPOCHS = {"1m": 8, "10m": 24}
+EPOCHS = {"1m": 6, "10m": 24}
 BATCH = {"1m": 128, "10m": 64}
-ORACLE_EPOCHS = {"1m": 8, "10m": 40}
+ORACLE_EPOCHS = {"1m": 6, "10m": 30}
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,20 @@ def teacher(run: Run) -> Any:
     return asdict(train_teacher(run.regions("teacher"), run.teacher, settings=settings))
 
 
-def pairs(run: Run) -> Any:
-    """Chips with their photos, for both sensors."""
-    return [asdict(_pairs(run, purpose, sensor)) for purpose in ("validation", "train") for sensor in PRESETS]
+def _pairs_of(sensor: str) -> Callable[[Run], Any]:
+    def stage(run: Run) -> Any:
+        return [asdict(_pairs(run, purpose, sensor)) for purpose in ("validation", "train")]
+
+    stage.__doc__ = f"Chips of the {sensor} sensor with their photos; indoor photos go by the teacher's word."
+    return stage
 
 
 def _pairs(run: Run, purpose: str, sensor: str) -> Any:
     photos, scenes = [], []
     for region in run.regions(purpose):
-        tables = run.work / "tables" / region.name
+        tables = run.work / "tables" / f"{region.name}-{sensor}"
         photos.append(tables / "photos.parquet")
-        scenes.append(tables / f"scenes-{sensor}.parquet")
+        scenes.append(tables / "scenes.parquet")
         if not photos[-1].exists():
             read_photos(region / "photos.csv", photos[-1])
         if not scenes[-1].exists():
@@ -151,7 +155,7 @@ STAGES: dict[str, Callable[[Run], Any]] = {
     "teacher-regions": teacher_regions,
     "regions": regions,
     "teacher": teacher,
-    "pairs": pairs,
+    **{f"pairs-{sensor}": _pairs_of(sensor) for sensor in PRESETS},
     **{f"model-{sensor}": _model(sensor) for sensor in PRESETS},
     **{f"oracle-{sensor}": _oracle(sensor) for sensor in PRESETS},
     "install": install,

@@ -173,15 +173,14 @@ class _SentenceEncoder:
         from transformers import PreTrainedTokenizerFast
 
         self.network = _load_bert(folder)
-        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
+        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")  # noqa: S106
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit sentence embeddings, (N, 384)."""
-        found = [np.zeros((0, WordsTeacher.dim), np.float32)]
+        starts = range(0, len(texts), _BATCH)
         with inference(torch.device("cpu"), bf16=False):
-            for start in range(0, len(texts), _BATCH):
-                found.append(self._encode(list(texts[start : start + _BATCH])))
-        return np.concatenate(found)
+            found = [self._encode(list(texts[start : start + _BATCH])) for start in starts]
+        return np.concatenate([np.zeros((0, WordsTeacher.dim), np.float32), *found])
 
     def _encode(self, texts: list[str]) -> NDArray[np.float32]:
         tokens = self._tokenizer(

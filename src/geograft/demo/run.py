@@ -163,7 +163,8 @@ def _pairs(out: Path, region: Path, chosen: DemoSettings) -> Path:
     tables = out / "photos.parquet", out / "scenes.parquet"
     read_photos(region / "photos.csv", tables[0])
     read_scenes(region / "scenes", tables[1], sensor=SENSOR)
-    make_pairs(*tables, out / "pairs", settings=PairSettings(seed=chosen.seed, fractions=(0.85, 0.15, 0.0)))
+    settings = PairSettings(seed=chosen.seed, fractions=(0.85, 0.15, 0.0), block_m=256.0, indoor_teacher="mini")
+    make_pairs(*tables, out / "pairs", settings=settings)
     return out / "pairs"
 
 
@@ -175,10 +176,8 @@ def _model(out: Path, pairs: Path, chosen: DemoSettings) -> Path:
 
 def _evaluate(out: Path, model: Path, chosen: DemoSettings) -> dict[str, CardResult]:
     """The card `world-1` on the demo's test region, for the model trained here and for the shipped one."""
-    from geograft.training.oracle import shipped_oracle
-
-    here = World1Settings(str(model), "", seeds=(chosen.test_seed,), size=chosen.test_size)
-    shipped = replace(here, model_1m=chosen.model, oracle_1m=str(shipped_oracle(SENSOR)))
+    here = World1Settings(str(model), "", "", seeds=(chosen.test_seed,), size=chosen.test_size)
+    shipped = replace(here, model_1m=chosen.model, oracle_1m="shipped")
     results = {"trained here": evaluate_world1(out, settings=here), "shipped": evaluate_world1(out, settings=shipped)}
     for name, result in results.items():
         result.write(out / f"results-{name.replace(' ', '-')}.json")

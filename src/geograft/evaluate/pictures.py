@@ -69,7 +69,7 @@ def loss_curve(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         for key, label, style in (("loss", "training", "-"), ("val_loss", "validation", "--")):
             points = [(row["epoch"], row[key]) for row in epochs if row.get(key) is not None]
             if points:
-                axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1.8)
+                axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1.8, marker="o", markersize=3)
         axes.set(title=name, xlabel="epoch", ylabel="loss")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)

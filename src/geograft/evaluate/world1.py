@@ -23,13 +23,14 @@ from geograft.models.numerics import weights_digest
 from geograft.models.teacher import load_teacher
 from geograft.tables import track
 from geograft.tasks.queries import ClassQuery, ClassVectors, TextEncoder, encode_classes
-from geograft.training.oracle import load_oracle
+from geograft.training.oracle import load_oracle, shipped_oracle
 from geograft.world.classes import CLASSES, HELD_OUT_TEMPLATES, SEEN_TEMPLATES
 from geograft.world.region import SUMMER, RegionSettings, make_region
 
 logger = logging.getLogger(__name__)
 
 CARD = "world-1"
+SHIPPED = "shipped"
 _BATCH = 128
 _FEW = 40
 
@@ -41,7 +42,7 @@ class World1Settings:
     Attributes:
         model_1m: model for the 1 m sensor, a name or folder; empty to leave the sensor out.
         model_10m: the same for the 10 m sensor.
-        oracle_1m: supervised oracle for the 1 m sensor, a folder; empty to leave it out.
+        oracle_1m: supervised oracle for the 1 m sensor, a folder or "shipped"; empty to leave it out.
         oracle_10m: the same for the 10 m sensor.
         teacher: the teacher that is applied directly; the model's own if empty.
         seeds: the regions; the card's if empty.
@@ -51,8 +52,8 @@ class World1Settings:
 
     model_1m: str = "mini"
     model_10m: str = "mini-10m"
-    oracle_1m: str = ""
-    oracle_10m: str = ""
+    oracle_1m: str = SHIPPED
+    oracle_10m: str = SHIPPED
     teacher: str = ""
     seeds: tuple[int, ...] = ()
     size: int = 0
@@ -212,7 +213,7 @@ def _methods(
 
 
 def _oracle(folder: str, sensor: str, fingerprints: dict[str, str]) -> Method:
-    oracle = load_oracle(Path(folder))
+    oracle = load_oracle(shipped_oracle(sensor) if folder == SHIPPED else Path(folder))
     fingerprints[f"oracle {sensor}"] = weights_digest(oracle.body.state_dict(), (sensor,))
     return oracle_method(oracle)
 

@@ -128,9 +128,9 @@ def _region(chapter: Chapter) -> Section:
             Strips([Strip("Photos from the ground", strip)]),
         ],
         text=(
-            f"{len(photos):,} geotagged photos. Their positions carry the error of phones: 8 m as a rule, more than 30 m "
-            "for one in ten. Doubles, broken geotags and unfree licences were left out, and so were pictures that the "
-            "teacher's own words call indoors."
+            f"{len(photos):,} geotagged photos. Their positions carry the error of phones: 8 m as a rule, more than "
+            "30 m for one in ten. Doubles, broken geotags and unfree licences were left out, and so were pictures that "
+            "the teacher's own words call indoors."
         ),
     )
 

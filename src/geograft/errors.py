@@ -10,10 +10,6 @@ class GeograftError(Exception):
     """Base of all errors whose message tells the user what to do."""
 
 
-class GeograftWarning(UserWarning):
-    """Base of the warnings that this package raises."""
-
-
 # --- files and tables -------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,7 @@ def describe(what: str, *, sensor: str | None = None) -> dict[str, Any]:
         return _scene(what, sensor)
     if path.suffix.lower() == ".parquet":
         return _table(path)
-    if (path / "manifest.json").is_file():
+    if (path / "manifest.json").is_file() and not (path / "config.json").is_file():
         return _stage(path)
     if path.exists() and not (path / "config.json").is_file():
         raise MissingInput(

@@ -314,7 +314,7 @@ def _around(scene: Scene, x: float, y: float, *, side: int = 64) -> Image.Image:
 
 def _pixels(geobox: GeoBox, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rows and columns of coordinates in a grid's CRS."""
-    cols, rows = ~geobox.affine * (x, y)
+    cols, rows = ~geobox.affine @ (x, y)
     return np.asarray(rows), np.asarray(cols)
 
 

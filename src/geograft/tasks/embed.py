@@ -143,7 +143,7 @@ def chip_embeddings(model: Model, pixels: NDArray[Any], *, level: Level | None =
 def chip_rows(scene_id: str, view: View, cut: Chips, size: int) -> gpd.GeoDataFrame:
     """Where chips of a view lie: chip_id, scene_id, uri, sensor, epsg, left, top, gsd, size and footprint."""
     grid: GeoBox = view.grid
-    corners = [grid.affine * (int(c), int(r)) for r, c in zip(cut.rows, cut.columns, strict=True)]
+    corners = [grid.affine @ (int(c), int(r)) for r, c in zip(cut.rows, cut.columns, strict=True)]
     rows = pd.DataFrame(
         {
             "chip_id": [f"{scene_id}-{r}-{c}" for r, c in zip(cut.rows, cut.columns, strict=True)],

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 CARD = "walks"
 SENSOR = "map-tiles"
 METHOD = "graft-image"
+COSINE = "graft-image-cosine"
 _HITS = 5
 
 
@@ -148,11 +149,13 @@ class WalksView:
         pairs: chips and photos, with the teacher's embeddings.
         model: answers to words.
         chips: the model's embeddings of the chips, (N, D) unit.
+        usual: how well each chip fits photos at large, (N,), in units of cosine (see `usual_fit`).
     """
 
     pairs: PairSet
     model: Model
     chips: NDArray[np.float32]
+    usual: NDArray[np.float32]
 
     @cached_property
     def relevant(self) -> NDArray[np.bool_]:
@@ -175,14 +178,46 @@ def view_walks(pairs: Path, model: Model, *, split: str = "test") -> WalksView:
     """
     embed_photos(pairs, model.teacher)
     found = load_pairs(pairs, split=split, teacher=model.teacher_fingerprint)
-    return WalksView(found, model, model.embed_chips(found.chips, sensor=found.sensor))
+    learnt = load_pairs(pairs, split="train", teacher=model.teacher_fingerprint).embeddings
+    assert learnt is not None
+    chips = model.embed_chips(found.chips, sensor=found.sensor)
+    return WalksView(found, model, chips, usual_fit(chips, learnt.astype(np.float32), temperature(model)))
+
+
+def usual_fit(chips: NDArray[np.float32], photos: NDArray[np.float32], tau: float) -> NDArray[np.float32]:
+    """How well each chip fits photos at large: the normaliser of Eq. 1 over the photos of the training walks.
+
+    Eq. 1 trains exp(s·g / τ) / Σ_b exp(s·g_b / τ), the likelihood of a photo given the chip; nothing compares the
+    cosines of one photo with two chips. So a photo is looked for by that likelihood: its cosine less this.
+
+    Args:
+        chips: unit vectors s, (N, D).
+        photos: unit vectors g_b, (P, D).
+        tau: the temperature of the training.
+
+    Returns:
+        τ log (1/P Σ_b exp(s·g_b / τ)), (N,).
+    """
+    fit = np.logaddexp.reduce(chips @ photos.T / tau, axis=1) - np.log(len(photos))
+    return (tau * fit).astype(np.float32)
+
+
+def temperature(model: Model) -> float:
+    """The temperature that a model was trained with; GRAFT's where its origin does not say."""
+    return float(model.origin.training.get("temperature", 0.07))
 
 
 # --- photo to chip ----------------------------------------------------------------------------------------
 
 
 def retrieval_results(view: WalksView, seed: int) -> list[Result]:
-    """How well photos find an own chip among all: recalls, their chances and ratios, and the median rank."""
+    """How well photos find an own chip among all, by likelihood and by plain cosine."""
+    plain = replace(view, usual=np.zeros_like(view.usual))
+    return [*_retrieval(view, METHOD, seed), *_retrieval(plain, COSINE, seed)]
+
+
+def _retrieval(view: WalksView, method: str, seed: int) -> list[Result]:
+    """Recalls, their chances and ratios, and the median rank."""
     ranks, owned = best_ranks(view)
     count = len(view.pairs)
     values = {"median_rank": float(np.median(ranks) / count)}
@@ -190,14 +225,17 @@ def retrieval_results(view: WalksView, seed: int) -> list[Result]:
         k = max(1, int(share * count))
         found, chance = float((ranks <= k).mean()), float(chance_recall(owned, count, k).mean())
         values |= {name: found, f"{name}_chance": chance, f"{name}_over_chance": found / chance}
-    return [Result(METHOD, SENSOR, metric, value, seed, "") for metric, value in values.items()]
+    return [Result(method, SENSOR, metric, value, seed, "") for metric, value in values.items()]
 
 
 def best_ranks(view: WalksView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each photo once: the rank of its best own chip, 1 being the best, and how many chips own it."""
     assert view.pairs.embeddings is not None
     photos = torch.from_numpy(view.pairs.embeddings.astype(np.float32))
-    ranks = photo_ranks(torch.from_numpy(view.chips), photos, torch.from_numpy(view.pairs.owner))
+    # A further value of every vector carries the normaliser: (s, -u)·(g, 1) = s·g - u.
+    chips = torch.from_numpy(np.column_stack([view.chips, -view.usual]))
+    asked = torch.nn.functional.pad(photos, (0, 1), value=1.0)
+    ranks = photo_ranks(chips, asked, torch.from_numpy(view.pairs.owner))
     _, place, owned = np.unique(view.pairs.photo_ids, return_inverse=True, return_counts=True)
     best = np.full(len(owned), len(view.pairs), np.int64)
     np.minimum.at(best, place, ranks)

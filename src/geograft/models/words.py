@@ -46,7 +46,7 @@ class WordsSettings:
         top: classes that count, the likeliest ones; 1,000 for all.
     """
 
-    temperature: float = 2.0
+    temperature: float = 3.0
     top: int = CLASSES
 
     def __post_init__(self) -> None:

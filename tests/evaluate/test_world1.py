@@ -6,6 +6,7 @@ import pytest
 from geograft.errors import BadSetting, MissingInput, SceneTooSmall
 from geograft.evaluate.methods import SupervisedMethod, graft_method, teacher_method, window_starts
 from geograft.evaluate.regions import clearest_scene, coarsen_classes, load_region
+from geograft.evaluate.results import read_results
 from geograft.evaluate.run import evaluate_card
 from geograft.evaluate.world1 import World1Settings, class_words, evaluate_method, evaluate_world1
 from geograft.raster import write_cog
@@ -63,7 +64,7 @@ def test_shifted_truth_is_wrong_everywhere(region):
 def test_a_random_model_runs_through_the_whole_card(make_region_folder, make_model, tmp_path):
     make_region_folder(301)
     make_region_folder(302)
-    settings = World1Settings(model_10m="", seeds=(301, 302), size=512)
+    settings = World1Settings(model_10m="", oracle_1m="", seeds=(301, 302), size=512)
     found = evaluate_world1(tmp_path / "work", settings=settings, models={"world-1m": make_model()})
     keys = {(row.method, row.metric, row.seed, row.phrasing) for row in found.results}
     assert len(keys) == len(found.results) == 3 * 6 * 2 * 2
@@ -146,3 +147,14 @@ def test_nothing_to_evaluate_is_said(tmp_path):
         evaluate_world1(tmp_path, settings=World1Settings(model_1m="", model_10m=""))
     with pytest.raises(BadSetting, match="world-1"):
         evaluate_card("eurosat", work=tmp_path)
+
+
+def test_the_card_runs_by_name_and_writes_its_file(make_region_folder, make_model, tmp_path, monkeypatch):
+    make_region_folder(301, size=1500)
+    monkeypatch.setattr("geograft.evaluate.world1.load_model", lambda _name: make_model(levels=("pixel",)))
+    config = tmp_path / "mine.yaml"
+    config.write_text("model_10m: ''\noracle_1m: ''\nchips_per_class: 5\n")
+    found = evaluate_card("world-1", work=tmp_path / "work", out=tmp_path / "r.json", quick=True, config=config)
+    assert {row.seed for row in found.results} == {301}
+    assert found.provenance.settings["size"] == 1500
+    assert read_results(tmp_path / "r.json").to_dict() == found.to_dict()

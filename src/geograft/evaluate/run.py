@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 from geograft.errors import BadSetting
-from geograft.evaluate.cards import card_names, load_card
+from geograft.evaluate.cards import load_card
 from geograft.evaluate.results import CardResult
 from geograft.settings import settings_from
 
 QUICK_SIZE = 1500
 """Side in metres of the one region that a quick run looks at."""
+
+QUICK_EPOCHS = 2
+"""Passes over the pairs where a quick run trains."""
 
 
 def evaluate_card(
@@ -36,32 +38,30 @@ def evaluate_card(
     Raises:
         BadSetting: no card has that name, or a setting is wrong.
     """
+    runners = {"world-1": _world1, "walks": _walks}
     name = load_card(card).name
-    if name == "world-1":
-        result = _world1(work, seeds, quick, config)
-    else:
-        raise BadSetting(f"the card {card!r} cannot be run; there are {', '.join(card_names())}")
+    if name not in runners:
+        raise BadSetting(f"the card {card!r} cannot be run; those that can are {', '.join(runners)}")
+    result = runners[name](work, tuple(seeds) if seeds else None, quick, config)
     if out is not None:
         result.write(out)
     return result
 
 
-def _world1(work: Path, seeds: Sequence[int] | None, quick: bool, config: Path | None) -> CardResult:
+def _world1(work: Path, seeds: tuple[int, ...] | None, quick: bool, config: Path | None) -> CardResult:
     from geograft.evaluate.world1 import World1Settings, evaluate_world1
 
-    settings = settings_from(World1Settings, config, seeds=tuple(seeds) if seeds else None)
-    settings = replace(
-        settings,
-        oracle_1m=settings.oracle_1m or _shipped_oracle("world-1m"),
-        oracle_10m=settings.oracle_10m or _shipped_oracle("world-10m"),
-    )
+    settings = settings_from(World1Settings, config, seeds=seeds)
     if quick:
         first = settings.seeds or tuple(load_card("world-1").protocol["seeds"])
         settings = replace(settings, seeds=first[:1], size=QUICK_SIZE)
     return evaluate_world1(work, settings=settings)
 
 
-def _shipped_oracle(sensor: str) -> str:
-    """The folder of the oracle that the package ships for a sensor, or "" where it ships none."""
-    folder = Path(str(resources.files("geograft"))) / "assets" / "oracles" / sensor
-    return str(folder) if (folder / "config.json").is_file() else ""
+def _walks(work: Path, seeds: tuple[int, ...] | None, quick: bool, config: Path | None) -> CardResult:
+    from geograft.evaluate.walks import WalksSettings, evaluate_walks
+
+    settings = settings_from(WalksSettings, config, seeds=seeds)
+    if quick:
+        settings = replace(settings, seeds=settings.seeds[:1], training=replace(settings.training, epochs=QUICK_EPOCHS))
+    return evaluate_walks(work, settings=settings)

@@ -3,7 +3,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from geograft.evaluate.pictures import class_picture, loss_curve, with_points
+from geograft.evaluate.pictures import class_picture, loss_curve, side_by_side, with_points
 from geograft.evaluate.report import (
     Code,
     Legend,
@@ -72,3 +72,10 @@ def test_classes_are_painted_and_nodata_is_white():
 def test_the_same_plot_gives_the_same_bytes():
     run = {"pixel level": [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]}
     assert svg_of(loss_curve(run)) == svg_of(loss_curve(run))
+
+
+def test_pictures_stand_side_by_side_with_a_gap():
+    row = np.asarray(side_by_side([Image.new("RGB", (2, 3)), Image.new("RGB", (4, 3))], gap=1))
+    assert row.shape == (3, 7, 3)
+    assert (row[:, 2] == 255).all()
+    assert not row[:, [0, 1, 3, 4, 5, 6]].any()

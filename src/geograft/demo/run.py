@@ -10,14 +10,18 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from PIL import Image
+
 from geograft.demo.sections import Chapter, report_sections
 from geograft.errors import BadSetting
+from geograft.evaluate.pictures import side_by_side
 from geograft.evaluate.report import write_report
 from geograft.evaluate.results import CardResult, provenance
 from geograft.evaluate.world1 import World1Settings, evaluate_world1
 from geograft.pairs.plan import PairSettings, make_pairs
 from geograft.sources.photos import read_photos
 from geograft.sources.scenes import read_scenes
+from geograft.tables import atomic
 from geograft.training.trainer import TrainingSettings, train
 from geograft.world.region import WORLD_1, RegionSettings, make_region
 
@@ -117,6 +121,7 @@ def run_demo(out: Path, *, settings: DemoSettings | None = None) -> DemoSummary:
     with clock.step("report"):
         chapter = Chapter(region, test, pairs, model, chosen.model, results, tuple(next_commands(out)))
         report = _write(out, chapter, clock.seconds)
+        _save_picture(out / "map.jpg", side_by_side(list(chapter.map_pictures.values())))
     rows = [row for result in results.values() for row in result.to_dict()["results"]]
     return DemoSummary(report, model, {name: round(value, 1) for name, value in clock.seconds.items()}, rows)
 
@@ -182,6 +187,11 @@ def _evaluate(out: Path, model: Path, chosen: DemoSettings) -> dict[str, CardRes
     for name, result in results.items():
         result.write(out / f"results-{name.replace(' ', '-')}.json")
     return results
+
+
+def _save_picture(path: Path, picture: Image.Image) -> None:
+    with atomic(path) as temporary:
+        picture.save(temporary, quality=88)
 
 
 def _write(out: Path, chapter: Chapter, seconds: dict[str, float]) -> Path:

@@ -97,6 +97,21 @@ class Chapter:
         """The embedded chips of the test region."""
         return embed_table(self.scene, model=self.answering)
 
+    @cached_property
+    def map_pictures(self) -> dict[str, Image.Image]:
+        """The liveliest part of the test region: from above, as mapped from words, and its truth; by caption."""
+        truth = read_truth(self.test)
+        box = _liveliest(truth, _WINDOW_M)
+        classes = [", ".join((one.name, *(word for word in one.words if word != one.name))) for one in CLASSES]
+        labels = segment(self.scene, classes, model=self.answering).labels
+        image = self.scene.sensor.rgb(read(self.scene, self.scene.geobox[box]).pixels)
+        colours = {one.id: one.colour for one in CLASSES}
+        return {
+            f"{_WINDOW_M} m of the test region": Image.fromarray(image),
+            "the map, from words": class_picture(labels[box], colours),
+            "the truth": class_picture(truth[box], colours),
+        }
+
 
 def report_sections(chapter: Chapter) -> list[Section]:
     """Everything that the report shows, in order."""
@@ -212,22 +227,9 @@ def _queries(chapter: Chapter) -> Section:
 
 
 def _map(chapter: Chapter) -> Section:
-    truth = read_truth(chapter.test)
-    box = _liveliest(truth, _WINDOW_M)
-    classes = [", ".join((one.name, *(word for word in one.words if word != one.name))) for one in CLASSES]
-    labels = segment(chapter.scene, classes, model=chapter.answering).labels
-    image = chapter.scene.sensor.rgb(read(chapter.scene, chapter.scene.geobox[box]).pixels)
-    colours = {one.id: one.colour for one in CLASSES}
-    shown = np.unique(np.concatenate([labels[box].ravel(), truth[box].ravel()]))
     blocks: list[Block] = [
-        Pictures(
-            [
-                Picture(Image.fromarray(image), f"{_WINDOW_M} m of the test region"),
-                Picture(class_picture(labels[box], colours), "the map, from words"),
-                Picture(class_picture(truth[box], colours), "the truth"),
-            ]
-        ),
-        Legend([(one.name, one.colour) for one in CLASSES if one.id in shown]),
+        Pictures([Picture(image, caption) for caption, image in chapter.map_pictures.items()]),
+        Legend([(one.name, one.colour) for one in CLASSES]),
     ]
     return Section(
         "A map from words", blocks, text="Pixel level, shipped model; the 22 class names and their synonyms."

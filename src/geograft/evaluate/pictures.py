@@ -52,6 +52,17 @@ def boxed(image: Image.Image, box: tuple[float, float, float, float], *, colour:
     return copy
 
 
+def side_by_side(images: Sequence[Image.Image], *, gap: int = 8) -> Image.Image:
+    """Images of one height in a row on white, `gap` pixels apart."""
+    width = sum(image.width for image in images) + gap * (len(images) - 1)
+    row = Image.new("RGB", (width, max(image.height for image in images)), "white")
+    left = 0
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width + gap
+    return row
+
+
 def loss_curve(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Training and validation loss by epoch, a panel for each run.
 

@@ -126,7 +126,7 @@ def test_a_killed_run_is_made_again_cleanly(made, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             make_region(folder, seed=7, settings=SMALL)
     assert not (folder / "region.json").exists()
-    (folder / "photos" / "stale.jpg").write_bytes(b"left by the killed run")
+    (folder / "photos" / "w7-999999.jpg").write_bytes(b"left by the killed run")
     (folder / "notes.txt").write_text("mine")
     assert digests(make_region(folder, seed=7, settings=SMALL).folder) == digests(made.folder)
     assert (folder / "notes.txt").read_text() == "mine"
@@ -157,3 +157,13 @@ def test_world_1_uses_no_seed_twice():
 def test_settings_that_cannot_be_met_are_refused(wrong):
     with pytest.raises(BadSetting):
         RegionSettings(**wrong)
+
+
+def test_nobody_s_own_files_are_removed(tmp_path):
+    (tmp_path / "photos").mkdir()
+    mine = tmp_path / "photos" / "holiday.jpg"
+    mine.write_text("mine")
+    with pytest.raises(OutputExists, match=r"holiday\.jpg"):
+        make_region(tmp_path, seed=7, settings=RegionSettings(size=260, photos=0, sensors=()))
+    assert mine.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]

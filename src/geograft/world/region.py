@@ -6,7 +6,6 @@ mini teacher, train the encoders, choose settings and test. No seed serves two p
 
 import json
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from geograft.tables import Manifest, atomic, track, write_manifest, write_table
 from geograft.world.camera import Photos, Poses, Scenery, render_photos
 from geograft.world.captions import count_in_view, write_captions
 from geograft.world.classes import CLASSES
+from geograft.world.leftovers import clear
 from geograft.world.movables import with_movables
 from geograft.world.overhead import render_1m, render_10m
 from geograft.world.photo_files import Dirt, Upload, upload, write_photos
@@ -48,7 +48,6 @@ WORLD_1: dict[str, tuple[int, ...]] = {
 
 SENSORS = ("world-1m", "world-10m")
 SUMMER, AUTUMN, WINTER = datetime(2022, 6, 24, 10, 20), datetime(2022, 9, 19, 10, 30), datetime(2023, 2, 9, 10, 30)  # noqa: DTZ001
-_OURS = ("scenes", "photos", "photos.csv", "truth", "manifest.json")
 _DAYS_OUT = 4  # on which photos are rendered; cars and boats differ from one to the next
 _SEEN = len(CLASSES) + 1
 
@@ -125,7 +124,8 @@ def make_region(out: str | Path, *, seed: int = 0, settings: RegionSettings | No
         settings: what it holds.
 
     Raises:
-        OutputExists: the folder holds a finished region of another seed or other settings.
+        OutputExists: the folder holds a finished region of another seed or other settings, or files of yours that
+            a region would replace.
         BadSetting: the seed is negative or a setting out of range.
         DiskFull: the disk filled up.
     """
@@ -133,9 +133,9 @@ def make_region(out: str | Path, *, seed: int = 0, settings: RegionSettings | No
     finished = _finished(folder, seed, settings)
     if finished is not None:
         return finished
-    _clear(folder)
     began = time.monotonic()
     land = make_land(seed, settings.size)
+    clear(folder)
     with ThreadPoolExecutor(1) as beside:
         above = beside.submit(_write_scenes, folder, land, settings)
         table = _write_ground(folder, land, settings)
@@ -168,17 +168,6 @@ def _finished(folder: Path, seed: int, settings: RegionSettings) -> RegionSummar
         raise OutputExists(f"{folder} holds a region of another seed or other settings: name another folder.")
     logger.info("%s is finished already", folder)
     return summary
-
-
-def _clear(folder: Path) -> None:
-    """Remove what an unfinished run left; nothing else in the folder is touched."""
-    for name in ("region.json", *_OURS):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _plain(settings: RegionSettings) -> Any:

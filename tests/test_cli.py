@@ -58,6 +58,9 @@ def test_help_and_import_load_no_numerical_library():
         (["info", "nothing"], "nothing"),
         (["evaluate", "moon"], "moon"),
         (["world", "out", "--size", "3"], "256"),
+        (["evaluate", "world-1", "--seeds", "abc"], "--seeds"),
+        (["search", ".", "water", "-o", "hits.xyz"], ".geojson"),
+        (["segment", ".", "--classes", "water; trees", "-o", "map.jpg"], ".tif"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(monkeypatch, tmp_path, capsys, arguments, sentence):
@@ -81,3 +84,47 @@ def test_json_is_one_object_on_stdout(monkeypatch, capsys):
 def test_version_is_the_package_s(monkeypatch, capsys):
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out.strip() == "0.1.0"
+
+
+def test_a_path_that_cannot_be_used_is_a_sentence_without_a_traceback(monkeypatch, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "world", "file", "--size", "260", "--photos", "0") == 2
+    assert capsys.readouterr().err.startswith("error: file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("geograft.cli.app", lambda: (_ for _ in ()).throw(OSError("no errno, no path")))
+    with pytest.raises(OSError, match="no errno"):
+        main()
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+    monkeypatch.setattr("geograft.info.describe", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run(monkeypatch, "info", "mini") == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_the_map_never_replaces_the_scene(monkeypatch, tmp_path, capsys):
+    (tmp_path / "scene.tif").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "segment", "scene.tif", "--classes", "water; trees", "-o", "scene.tif") == 2
+    assert "it is the input" in capsys.readouterr().err
+    assert (tmp_path / "scene.tif").read_text() == "mine"
+
+
+def test_patterns_in_examples_keep_their_stars():
+    assert "regions/*/photos.parquet" in CliRunner().invoke(app, ["pairs", "--help"]).output
+
+
+def test_models_that_are_not_shipped_do_not_hide_the_others(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("geograft.models.checkpoints.resources.files", lambda _: tmp_path)
+    assert run(monkeypatch, "info", "models") == 0
+    assert capsys.readouterr().out.count("this installation lacks it") == 2
+
+
+def test_a_folder_with_a_broken_manifest_is_named(monkeypatch, tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text("{")
+    assert run(monkeypatch, "info", str(tmp_path)) == 2
+    assert "is not a manifest" in capsys.readouterr().err

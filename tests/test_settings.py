@@ -50,3 +50,13 @@ def test_a_file_that_holds_no_mapping_is_refused(tmp_path, text):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MissingInput, match=r"none\.yaml"):
         settings_from(Walk, tmp_path / "none.yaml")
+
+
+def test_a_yaml_mistake_is_told_on_one_line_and_an_empty_file_changes_nothing(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("a: [1,\n b: }")
+    with pytest.raises(BadSetting) as caught:
+        settings_from(Walk, path)
+    assert "\n" not in str(caught.value)
+    path.write_text("# nothing yet\n")
+    assert settings_from(Walk, path) == Walk()

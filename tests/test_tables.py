@@ -5,6 +5,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -12,10 +13,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from geograft.errors import DiskFull, MissingColumns, MissingInput, UnreadableTable
+from geograft.errors import BadSetting, DiskFull, MissingColumns, MissingInput, UnreadableTable, UnwritableOutput
 from geograft.tables import (
     Manifest,
     atomic,
+    check_output,
     is_disk_full,
     manifest_path,
     read_manifest,
@@ -165,3 +167,33 @@ def test_progress_is_drawn_on_a_terminal(monkeypatch):
     assert list(track([1, 2], "Counting numbers")) == [1, 2]
     assert "Counting numbers" in terminal.getvalue()
     assert "2/2" in terminal.getvalue()
+
+
+def test_a_place_that_cannot_be_written_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inside").write_text("mine")
+    for path, advice in (("file/below.txt", "a folder is needed"), ("folder", "name a file")):
+        with pytest.raises(UnwritableOutput, match=advice), atomic(tmp_path / path) as temporary:
+            temporary.write_text("new")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "inside"]
+
+
+def test_a_full_disk_is_told_even_where_the_library_says_something_else(tmp_path, monkeypatch):
+    monkeypatch.setattr("geograft.tables.shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(DiskFull), atomic(tmp_path / "out.pt"):
+        raise RuntimeError("unexpected pos 1055424 vs 1055312")
+    with pytest.raises(BadSetting), atomic(tmp_path / "out.pt"):
+        raise BadSetting("an error with a name keeps it")
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_are_checked_before_work_goes_into_them(tmp_path):
+    given = tmp_path / "scene.tif"
+    given.write_text("mine")
+    check_output(tmp_path / "new" / "map.tif", (".tif",), inputs=[given])
+    for path, error in ((given, UnwritableOutput), (tmp_path, UnwritableOutput), (given / "map.tif", UnwritableOutput),
+                        (tmp_path / "map.jpg", BadSetting)):  # fmt: skip
+        with pytest.raises(error, match="Cannot write"):
+            check_output(path, (".tif",), inputs=[given])
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]

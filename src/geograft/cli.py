@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from geograft import __version__
-from geograft.console import show, show_table
-from geograft.errors import GeograftError
+from geograft.console import VECTOR_SUFFIXES, show, show_table
+from geograft.errors import BadSetting, GeograftError, path_problem
 
 app = typer.Typer(
     name="geograft",
@@ -28,26 +28,41 @@ app = typer.Typer(
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="mini, mini-10m, or a model folder.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default=False)]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
 Level = Literal["image", "pixel"]
 Classes = Annotated[
     str, typer.Option("--classes", "-c", help='Classes by semicolon, phrasings by comma: "water; trees, forest".')
 ]
-Stride = Annotated[int | None, typer.Option(help="Pixels from one chip to the next.", show_default=False)]
+Stride = Annotated[int | None, typer.Option(help="Pixels from one chip to the next.", show_default="a chip")]
 Sensor = Annotated[str | None, typer.Option("--sensor", help="What the bands mean, e.g. naip.", show_default=False)]
 
 
+_INTERRUPTED = 130
+"""The exit code that typer gives Ctrl-C."""
+
+
 def main() -> None:
-    """Run the command line; a user's error is one sentence on stderr and exit code 2."""
+    """Run the command line; a user's error is one sentence on stderr and exit code 2.
+
+    So is an error of the file system that a path of the user's causes; errors of the program keep their traceback.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         app()
     except GeograftError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
-        typer.secho("stopped; run the same command again to go on", err=True)
-        raise SystemExit(130) from None
+    except OSError as error:
+        problem = path_problem(error)
+        if problem is None:
+            raise
+        where = error.filename2 or error.filename or "a file"
+        typer.secho(f"error: {where}: {problem}", fg="red", err=True)
+        raise SystemExit(2) from error
+    except SystemExit as stop:
+        if stop.code == _INTERRUPTED:
+            typer.secho("stopped; run the same command again to go on", err=True)
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -65,13 +80,13 @@ def _root(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path("demo"),
-    seed: Seed = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", show_default="1")] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Photos to a map on a simulated region: pairs, training, evaluation, a report.
 
-    Example: geograft demo demo/
+    Example: `geograft demo demo/`
     """
     from geograft.demo.run import DemoSettings, run_demo
 
@@ -90,7 +105,7 @@ def world(
 ) -> None:
     """Simulate a region: scenes from above, photos from the ground, truth apart.
 
-    Example: geograft world region/ --seed 7 --size 2000 --photos 1500
+    Example: `geograft world region/ --seed 7 --size 2000 --photos 1500`
     """
     from geograft.world.region import RegionSettings, make_region
 
@@ -106,7 +121,7 @@ def photos(
 ) -> None:
     """Make a photo table from a folder or a CSV file.
 
-    Example: geograft photos walks/photos.csv photos.parquet
+    Example: `geograft photos walks/photos.csv photos.parquet`
     """
     from geograft.sources.photos import PhotoSettings, read_photos
 
@@ -123,9 +138,9 @@ def scenes(
 ) -> None:
     """Make a scene table from GeoTIFFs or map tiles.
 
-    Examples: geograft scenes region/scenes scenes.parquet --sensor world-1m
+    Examples: `geograft scenes region/scenes scenes.parquet --sensor world-1m`
 
-    geograft scenes walks/tiles tiles.parquet --sensor map-tiles
+    `geograft scenes walks/tiles tiles.parquet --sensor map-tiles`
     """
     from geograft.sources.scenes import SceneSettings, read_scenes
 
@@ -146,9 +161,9 @@ def pairs(
 ) -> None:
     """Pair chips with the photos taken inside them, split by place.
 
-    Examples: geograft pairs photos.parquet scenes.parquet pairs/
+    Examples: `geograft pairs photos.parquet scenes.parquet pairs/`
 
-    geograft pairs 'regions/*/photos.parquet' 'regions/*/scenes.parquet' pairs/ --seed 1
+    `geograft pairs 'regions/*/photos.parquet' 'regions/*/scenes.parquet' pairs/ --seed 1`
     """
     from geograft.pairs.plan import PairSettings, make_pairs
 
@@ -163,14 +178,14 @@ def train(
     level: Annotated[str | None, typer.Option(help="image, pixel or both.", show_default="both")] = None,
     teacher: Annotated[str | None, typer.Option(help="mini, words, a CLIP folder …", show_default="mini")] = None,
     preset: Annotated[str | None, typer.Option(help="mini, mini-10m, vit-b-16.", show_default="mini")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the pairs.", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the pairs.", show_default="10")] = None,
     seed: Seed = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """Train a satellite encoder on pairs; run again to resume.
 
-    Example: geograft train pairs/ model/ --level both --epochs 20
+    Example: `geograft train pairs/ model/ --level both --epochs 20`
     """
     from geograft.training.trainer import TrainingSettings, train
 
@@ -191,7 +206,7 @@ def embed(
 ) -> None:
     """Write the embedding of every chip of scenes, to search them many times.
 
-    Example: geograft embed region/scenes chips.parquet --model mini
+    Example: `geograft embed region/scenes chips.parquet --model mini`
     """
     from geograft.tasks.embed import embed
 
@@ -211,14 +226,19 @@ def search(
 ) -> None:
     """Find the chips that fit words or a photo best.
 
-    Examples: geograft search chips.parquet "a harbour with boats" --sheet hits.png
+    Examples: `geograft search chips.parquet "a harbour with boats" --sheet hits.png`
 
-    geograft search scene.tif photo.jpg -k 5 -o hits.geojson
+    `geograft search scene.tif photo.jpg -k 5 -o hits.geojson`
     """
+    from geograft.tables import check_output
     from geograft.tasks.search import search
 
+    if out is not None:
+        check_output(out, VECTOR_SUFFIXES, inputs=[source])
+    if sheet is not None:
+        check_output(sheet, (".png", ".jpg", ".jpeg", ".webp"))
     photo = Path(query)
-    wanted = photo if photo.suffix.lower() in {".jpg", ".jpeg", ".png"} else query
+    wanted = photo if photo.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"} else query
     show_table(search(source, wanted, model=model, k=k, sensor=sensor, sheet=sheet), as_json, out=out)
 
 
@@ -234,7 +254,7 @@ def classify(
 ) -> None:
     """Give each chip the class whose words fit it best.
 
-    Example: geograft classify scene.tif --classes "water; crops, farmland; trees, forest" -o chips.parquet
+    Example: `geograft classify scene.tif --classes "water; crops, farmland; trees, forest" -o chips.parquet`
     """
     from geograft.tasks.classify import classify
 
@@ -252,17 +272,20 @@ def segment(
     out: Annotated[Path, typer.Option("--out", "-o", help="Class map to write, .tif.")],
     model: Model = "mini",
     level: Annotated[Level, typer.Option(help="pixel, or image read out densely.")] = "pixel",
-    stride: Stride = None,
+    stride: Annotated[int | None, typer.Option(help="Pixels from chip to chip.", show_default="half a chip")] = None,
     sensor: Sensor = None,
     scores: Annotated[Path | None, typer.Option(help="Also write the winning class's score, .tif.")] = None,
     as_json: Json = False,
 ) -> None:
     """Map a scene of any size by words, as a GeoTIFF that opens coloured in QGIS.
 
-    Example: geograft segment scene.tif --classes "water; crops, farmland; trees, forest" -o map.tif
+    Example: `geograft segment scene.tif --classes "water; crops, farmland; trees, forest" -o map.tif`
     """
+    from geograft.tables import check_output
     from geograft.tasks.segment import segment
 
+    for path in filter(None, (out, scores)):
+        check_output(path, (".tif", ".tiff"), inputs=[scene])
     result = segment(scene, classes, model=model, level=level, stride=stride, sensor=sensor)
     result.to_cog(out, scores=scores)
     show({"out": str(out), "share of scene": result.shares(), **result.tags}, as_json)
@@ -280,14 +303,13 @@ def evaluate(
 ) -> None:
     """Measure models by a benchmark card.
 
-    Examples: geograft evaluate world-1 --out results/world-1.json
+    Examples: `geograft evaluate world-1 --out results/world-1.json`
 
-    geograft evaluate walks --config walks.yaml
+    `geograft evaluate walks --config walks.yaml`
     """
     from geograft.evaluate.run import evaluate_card
 
-    regions = [int(seed) for seed in seeds.split(",")] if seeds else None
-    results = evaluate_card(card, work=work, out=out, seeds=regions, quick=quick, config=config)
+    results = evaluate_card(card, work=work, out=out, seeds=_seeds(seeds), quick=quick, config=config)
     show(results, as_json, lines=results.lines())
 
 
@@ -301,11 +323,11 @@ def info(
 ) -> None:
     """Say what a file, folder or name is.
 
-    Examples: geograft info scene.tif
+    Examples: `geograft info scene.tif`
 
-    geograft info mini
+    `geograft info mini`
 
-    geograft info sensors
+    `geograft info sensors`
     """
     from geograft.info import describe
 
@@ -316,6 +338,16 @@ def _settings(kind: type[Any], config: Path | None, **options: Any) -> Any:
     from geograft.settings import settings_from
 
     return settings_from(kind, config, **options)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    """The whole numbers of "301,302"."""
+    if text is None:
+        return None
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise BadSetting(f"--seeds takes whole numbers with commas between, such as 301,302, not {text!r}") from None
 
 
 def _matching(pattern: str) -> list[Path]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import typer
 
-from geograft.errors import BadSetting
-
 _SHOWN_ROWS = 20
+
+VECTOR_SUFFIXES = (".geojson", ".gpkg", ".parquet", ".csv")
+"""The kinds of file that hits are written to."""
 
 
 def show(result: Any, as_json: bool, *, lines: Sequence[str] | None = None) -> None:
@@ -53,20 +54,20 @@ def write_vector(table: Any, out: Path) -> None:
 
     Raises:
         BadSetting: another suffix.
+        UnwritableOutput: nothing can be written there.
         DiskFull: nothing is left under the final name.
     """
-    from geograft.tables import atomic
+    from geograft.tables import atomic, check_output
 
     suffix = out.suffix.lower()
-    if suffix not in {".geojson", ".gpkg", ".parquet", ".csv"}:
-        raise BadSetting(f"cannot write {out}: the name must end in .geojson, .gpkg, .parquet or .csv")
+    check_output(out, VECTOR_SUFFIXES)
     with atomic(out) as temporary:
         if suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         elif suffix == ".csv":
             table.to_wkt().to_csv(temporary, index=False)
         else:
-            table.to_file(temporary, driver="GeoJSON" if suffix == ".geojson" else "GPKG")
+            table.to_file(temporary, driver="GeoJSON" if suffix == ".geojson" else "GPKG", layer=out.stem)
 
 
 def failed_rows(values: Any) -> int:

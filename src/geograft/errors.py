@@ -5,6 +5,26 @@ with 2. A row that cannot be used (one photo of thousands) raises nothing: it is
 with its reason.
 """
 
+import errno
+
+_PATHS = {
+    errno.EACCES: "permission denied; choose another place or change its permissions",
+    errno.EPERM: "not permitted; choose another place or change its permissions",
+    errno.EROFS: "it lies on a file system that cannot be written; choose another place",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ENOTDIR: "a part of the path is a file; name a folder there",
+    errno.EEXIST: "a file lies where a folder is needed; choose another path",
+    errno.ENOTEMPTY: "a folder of that name is in the way; choose another name",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOSPC: "the disk is full; free some space and run again",
+    errno.EDQUOT: "the quota is used up; free some space and run again",
+}
+
+
+def path_problem(error: OSError) -> str | None:
+    """What is wrong with a path that a user named, and what to do; None for errors that are not about that."""
+    return _PATHS.get(error.errno) if error.errno is not None else None
+
 
 class GeograftError(Exception):
     """Base of all errors whose message tells the user what to do."""
@@ -39,6 +59,10 @@ class OutputExists(GeograftError):
 
 class DiskFull(GeograftError):
     """The disk filled up while an output was written; nothing was left under its final name."""
+
+
+class UnwritableOutput(GeograftError):
+    """An output cannot be written where it was asked for: no permission, a folder, or the input itself."""
 
 
 # --- imagery ----------------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
 """What a file, folder or name is, in a few lines."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from geograft.errors import MissingInput
+from geograft.errors import MissingInput, UnknownModel
 
 _RASTERS = frozenset({".tif", ".tiff", ".vrt", ".jp2"})
 
@@ -50,7 +49,13 @@ def _sensors() -> dict[str, Any]:
 def _models() -> dict[str, Any]:
     from geograft.models.checkpoints import SHIPPED, load_model
 
-    return {name: repr(load_model(name)) for name in sorted(set(SHIPPED.values()))}
+    found = {}
+    for name in sorted(set(SHIPPED.values())):
+        try:
+            found[name] = repr(load_model(name))
+        except UnknownModel as error:
+            found[name] = str(error)
+    return found
 
 
 def _scene(what: str, sensor: str | None) -> dict[str, Any]:
@@ -75,21 +80,18 @@ def _table(path: Path) -> dict[str, Any]:
 
     table = read_table(path)
     found: dict[str, Any] = {"kind": "table", "rows": len(table), "columns": list(table.columns)}
-    if "geometry" in table and len(table):
+    if len(table) and getattr(table, "crs", None) is not None:
         west, south, east, north = table.to_crs(4326).total_bounds
         found["bounds"] = f"{west:.5f}, {south:.5f} to {east:.5f}, {north:.5f}"
     return found
 
 
 def _stage(path: Path) -> dict[str, Any]:
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    return {"kind": f"folder of the stage {manifest['stage']}", **manifest.get("counts", {}), **_numbers(manifest)}
+    from geograft.tables import read_manifest
 
-
-def _numbers(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest adds to its counts, as far as it fits on a line."""
-    extra = manifest.get("extra", {})
-    return {name: value for name, value in extra.items() if isinstance(value, (int, float, str))}
+    manifest = read_manifest(path / "manifest.json")
+    numbers = {name: value for name, value in manifest.extra.items() if isinstance(value, (int, float, str))}
+    return {"kind": f"folder of the stage {manifest.stage}", **manifest.counts, **numbers}
 
 
 def _model(what: str) -> dict[str, Any]:

@@ -46,11 +46,15 @@ def _read_yaml(config: Path | None) -> Mapping[str, Any]:
     if config is None:
         return {}
     if not config.is_file():
-        raise MissingInput(f"{config} does not exist; --config takes a YAML file of settings")
+        raise MissingInput(f"{config} is no file; --config takes a YAML file of settings")
     try:
         values = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadSetting(f"{config} is not valid YAML: {error}") from error
+        raise BadSetting(
+            f"{config} is not valid YAML ({' '.join(str(error).split())}); write lines of name: value"
+        ) from error
+    if values is None:
+        return {}
     if not isinstance(values, Mapping):
         raise BadSetting(f"{config} must hold a mapping of setting names to values")
     return values

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geograft.errors import DiskFull, MissingColumns, MissingInput, UnreadableTable
+from geograft.errors import (
+    BadSetting,
+    DiskFull,
+    GeograftError,
+    MissingColumns,
+    MissingInput,
+    UnreadableTable,
+    UnwritableOutput,
+    path_problem,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +41,8 @@ T = TypeVar("T")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_TEXT = ("no space left on device", "disk quota exceeded")
+_SPARE = 2**16
+"""Bytes; a disk with less is full, whatever the library that failed to write to it says."""
 _VERSIONED = ("geograft", "numpy", "pandas", "pyarrow", "geopandas", "rasterio", "torch", "transformers")
 
 
@@ -51,6 +62,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     Raises:
         DiskFull: the block failed because the disk or the quota is full; nothing stays behind.
+        UnwritableOutput: the place cannot be written: no permission, a folder, or below a file.
     """
     final = Path(path)
     temporary = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}")
@@ -59,9 +71,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(final)
     except BaseException as error:
+        named = isinstance(error, GeograftError) or not isinstance(error, Exception)
+        full = is_disk_full(error) or (not named and _has_no_space(final.parent))
         _remove(temporary)
-        if is_disk_full(error):
+        if full:
             raise DiskFull(f"No space left while writing {final}: free some space and run again.") from error
+        if isinstance(error, OSError) and (problem := path_problem(error)):
+            raise UnwritableOutput(f"Cannot write {final}: {problem}.") from error
         raise
 
 
@@ -79,12 +95,52 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def _has_no_space(folder: Path) -> bool:
+    """Whether the disk of a folder is full: some libraries say something else of it."""
+    try:
+        return shutil.disk_usage(folder).free < _SPARE
+    except OSError:
+        return False
+
+
+def check_output(path: str | Path, suffixes: Sequence[str], *, inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse an output that could not be written, or would replace an input, before hours of work go into it.
+
+    Args:
+        path: the file to be written.
+        suffixes: the endings that its name may have, such as `.parquet`.
+        inputs: what is read and must stay.
+
+    Raises:
+        BadSetting: the name has another ending.
+        UnwritableOutput: it is a folder, one of the inputs, or lies where nothing can be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UnwritableOutput(f"Cannot write {path}: it is a folder; name a file that ends in {_any_of(suffixes)}.")
+    if path.suffix.lower() not in suffixes:
+        raise BadSetting(f"Cannot write {path}: the name must end in {_any_of(suffixes)}.")
+    if path.exists() and any(Path(each).exists() and path.samefile(each) for each in inputs):
+        raise UnwritableOutput(f"Cannot write {path}: it is the input; name another file.")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UnwritableOutput(f"Cannot write {path}: {above} is a file; name a folder there.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UnwritableOutput(f"Cannot write {path}: no permission to write to {above}; choose another place.")
+
+
+def _any_of(words: Sequence[str]) -> str:
+    """Words as a choice."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def _remove(path: Path) -> None:
     """Remove a file or folder if it exists, with the side files that GDAL may have left."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     for leftover in (path, path.with_name(path.name + ".aux.xml"), path.with_name(path.name + ".ovr.tmp")):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError):
+            leftover.unlink(missing_ok=True)
 
 
 # --- tables -----------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from geograft.errors import EmptyTable, MissingColumns, MissingInput, UnreadableTable
+from geograft.errors import BadSetting, EmptyTable, MissingColumns, MissingInput, UnreadableTable
 from geograft.sources.columns import SYNONYMS, numbers, read_csv, rename, times
 
 
@@ -22,7 +22,7 @@ def test_separators_and_byte_order_marks_do_not_matter(tmp_path, mark, encoding)
 
 def test_another_encoding_is_named_or_read_when_told(tmp_path):
     path = write(tmp_path, "file,lat,lon\nKüste.jpg,1,2\n", "latin-1")
-    with pytest.raises(UnreadableTable, match="iconv"):
+    with pytest.raises(UnreadableTable, match="encoding: latin-1"):
         read_csv(path)
     assert read_csv(path, "latin-1").file.tolist() == ["Küste.jpg"]
     with pytest.raises(UnreadableTable, match="klingon"):
@@ -75,3 +75,20 @@ def test_times_come_in_the_forms_that_sites_write():
     assert (found[:5] == pd.Timestamp("2024-07-01 08:30", tz="UTC")).all()
     assert found[5] == pd.Timestamp("2024-07-01", tz="UTC")
     assert found[6:].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [("file,lat,lon\n".encode("utf-16"), "encoding: utf-16"), (b"\xff\xd8\xff\xe0\0\x10JFIF\0", "no text")],
+)
+def test_what_is_no_utf_8_is_told_for_what_it_is(tmp_path, content, advice):
+    path = tmp_path / "photos.csv"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableTable, match=advice):
+        read_csv(path)
+
+
+def test_a_mapping_of_a_field_that_photos_do_not_have_is_refused(tmp_path):
+    table = pd.DataFrame({"file": ["a.jpg"], "lat": ["1"], "lon": ["2"]})
+    with pytest.raises(BadSetting, match="latitute"):
+        rename(table, {"latitute": "lat"}, tmp_path / "photos.csv")

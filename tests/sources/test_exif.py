@@ -180,3 +180,7 @@ def test_real_cameras_are_read(shared_data):
     assert (sony.lat, sony.lon) == pytest.approx((51.778615, 8.365638), abs=1e-6)
     assert sony.taken == datetime(2010, 5, 15, 15, 12, 7, tzinfo=UTC)
     assert (broken.lon < 0, broken.taken) == (True, None)
+
+
+def test_a_name_that_is_no_path_is_a_missing_file():
+    assert read_exif("a\0b.jpg").image_problem == "missing-file"

@@ -4,7 +4,7 @@ import geopandas as gpd
 import pandas as pd
 import pytest
 
-from geograft.errors import BadCoordinates, EmptyTable, MissingColumns, MissingInput
+from geograft.errors import BadCoordinates, BadSetting, EmptyTable, MissingColumns, MissingInput
 from geograft.sources.photos import COLUMNS, PhotoSettings, read_photos
 from geograft.tables import read_manifest, read_table
 
@@ -164,3 +164,11 @@ def test_the_real_walks_are_read_with_their_walk_as_place(tmp_path, shared_data)
     assert summary.photos >= 100
     assert set(table.place) <= set(source.walk)
     assert table.geometry.y.between(-35, -32).all()
+
+
+def test_the_csv_itself_is_never_overwritten(write_csv):
+    path = write_csv([HERE | {}])
+    before = path.read_bytes()
+    with pytest.raises(BadSetting, match=r"must end in \.parquet"):
+        read_photos(path, path)
+    assert path.read_bytes() == before

@@ -6,7 +6,7 @@ import shapely
 from affine import Affine
 from PIL import Image
 
-from geograft.errors import EmptyTable, MissingInput, NoGeoreference, SensorMismatch
+from geograft.errors import BadSetting, EmptyTable, MissingInput, NoGeoreference, SensorMismatch
 from geograft.raster import chip_geobox, write_cog
 from geograft.raster.tiles import TileSource, tile_square
 from geograft.sources.scenes import COLUMNS, SceneSettings, read_scenes
@@ -126,3 +126,9 @@ def test_the_real_naip_years_become_ten_scenes(tmp_path, shared_data):
 def test_of_the_real_landsat_years_the_one_cut_short_is_skipped(tmp_path, shared_data):
     summary = read_scenes(shared_data / "landsat", tmp_path / "out.parquet", sensor="naip")
     assert (summary.scenes, summary.skipped) == (7, {"unreadable-scene": 1})
+
+
+@pytest.mark.parametrize("wrong", [{"bounds": (10, 5, 1, 2)}, {"bounds": (0, 0, 400, 1)}, {"zoom": 99}])
+def test_bounds_and_zooms_that_no_tiles_have_are_refused(wrong):
+    with pytest.raises(BadSetting):
+        SceneSettings(**wrong)

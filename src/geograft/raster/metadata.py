@@ -130,7 +130,9 @@ def _check_values(file: Any, bands: tuple[int, ...], sensor: Sensor, path: str |
     for band in bands:
         dtype, scale, offset = file.dtypes[band - 1], file.scales[band - 1], file.offsets[band - 1]
         if dtype != sensor.dtype:
-            raise SensorMismatch(f"{path} is {dtype}; sensor {sensor.name} is {sensor.dtype}.")
+            raise SensorMismatch(
+                f"{path} is {dtype}, but {sensor.name} is {sensor.dtype}: pass another --sensor, or convert the file."
+            )
         if (scale, offset) == (1.0, 0.0):
             continue
         if abs(scale - sensor.scale) > 1e-6 * sensor.scale or abs(offset - sensor.offset) > 1e-6:

@@ -120,7 +120,7 @@ def _open_tiles(path: str | Path, sensor: Sensor | None, zoom: int | None) -> Sc
     if sensor is None:
         raise UnknownSensor(f"Tiles do not say what they show: pass --sensor for {path}, such as map-tiles.")
     if len(sensor.bands) != 3 or sensor.dtype != "uint8":
-        raise SensorMismatch(f"Tiles are three bands of uint8; sensor {sensor.name} is not.")
+        raise SensorMismatch(f"Tiles are three bands of uint8, unlike {sensor.name}: pass --sensor map-tiles or rgb.")
     source = tiles.find_tiles(path, zoom)
     return Scene(source.template, tiles.tiles_geobox(source), sensor)
 
@@ -272,7 +272,8 @@ def _modified(path: str | Path) -> tuple[int, int]:
 def _reading(path: str | Path) -> Iterator[Any]:
     """An open dataset; GDAL's errors become named ones."""
     if not _is_remote(path) and not Path(path).is_file():
-        raise MissingInput(f"There is no file {path}: check the path.")
+        hint = "it is a folder; name one raster in it" if Path(path).is_dir() else "check the path"
+        raise MissingInput(f"There is no file {path}: {hint}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

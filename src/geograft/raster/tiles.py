@@ -231,7 +231,7 @@ def _remote_source(template: str, zoom: int | None) -> TileSource:
         raise BadSetting(f"A tile URL needs {{x}} and {{y}}: {template} has not.")
     if "{z}" in template:
         if zoom is None:
-            raise BadSetting(f"Say which zoom of {template} to read.")
+            raise BadSetting(f"Say which zoom of {template} to read: write `zoom: 15` into a YAML file for --config.")
         template = template.replace("{z}", str(zoom))
     return TileSource(template, _zoom_of(template, zoom))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from geograft.errors import EmptyTable, MissingColumns, MissingInput, UnreadableTable
+from geograft.errors import BadSetting, EmptyTable, MissingColumns, MissingInput, UnreadableTable
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "photo_id": ("photo_id", "id", "image_id", "key", "gbifid"),
@@ -46,17 +46,26 @@ def read_csv(path: Path, encoding: str | None = None) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, sep=_separator(path, encoding), encoding=encoding or "utf-8-sig")
     except (UnicodeError, LookupError) as error:
-        raise UnreadableTable(
-            f"{path} is not in {encoding or 'UTF-8'} ({error}): name its encoding (such as latin-1), "
-            "or convert it with iconv -f LATIN1 -t UTF-8."
-        ) from error
+        raise UnreadableTable(f"{path} is not in {encoding or 'UTF-8'} ({error}): {_encoding_advice(path)}.") from error
     except pd.errors.EmptyDataError as error:
         raise EmptyTable(f"{path} is empty: export the table again.") from error
     except (pd.errors.ParserError, ValueError) as error:
-        raise UnreadableTable(f"{path} cannot be read as CSV ({error}): export the table again.") from error
+        reason = " ".join(str(error).split())
+        raise UnreadableTable(f"{path} cannot be read as CSV ({reason}): export the table again.") from error
     if table.empty:
         raise EmptyTable(f"{path} has a header and no rows: export the table again.")
     return table
+
+
+def _encoding_advice(path: Path) -> str:
+    """What to do about a table that is not text in the expected encoding, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "it is in UTF-16; write `encoding: utf-16` into a YAML file and pass it with --config"
+    if b"\0" in head:
+        return "it is no text; give a CSV file, or a folder of photos"
+    return "write its encoding, such as `encoding: latin-1`, into a YAML file and pass it with --config"
 
 
 def _separator(path: Path, encoding: str | None) -> str:
@@ -75,8 +84,11 @@ def rename(table: pd.DataFrame, overrides: Mapping[str, str], path: Path) -> pd.
         path: named in errors.
 
     Raises:
+        BadSetting: `overrides` names a field that photo tables do not have.
         MissingColumns: a required field or a column named in `overrides` is absent.
     """
+    if strange := sorted(set(overrides) - set(SYNONYMS)):
+        raise BadSetting(f"No field is called {', '.join(strange)}; columns can be named for {', '.join(SYNONYMS)}.")
     plain = {_plain(name): name for name in reversed(list(table.columns))}
     chosen = {field: _choose(field, plain, overrides) for field in SYNONYMS}
     wrong = [f"{name} (for {field})" for field, name in overrides.items() if name and _plain(name) not in plain]
@@ -84,7 +96,7 @@ def rename(table: pd.DataFrame, overrides: Mapping[str, str], path: Path) -> pd.
     if wrong or absent:
         raise MissingColumns(
             f"{path} lacks the column {' and '.join(wrong + absent)}; it has {', '.join(table.columns)}. "
-            "Rename a column, or say which one it is by a column mapping."
+            "Rename a column, or say which one it is by `columns: {lat: <its name>}` in a YAML file with --config."
         )
     missing = pd.Series(pd.NA, index=table.index, dtype="string")
     columns = {field: missing if name is None else table[name] for field, name in chosen.items()}

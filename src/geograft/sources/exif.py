@@ -93,7 +93,7 @@ def read_exif(path: str | Path, *, verify: bool = False) -> PhotoExif:
     """
     try:
         content = Path(path).read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no path at all, such as one with a NUL byte
         return PhotoExif(image_problem="missing-file", position_problem="no-gps")
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:

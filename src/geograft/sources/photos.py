@@ -13,7 +13,7 @@ import pandas as pd
 from geograft.errors import BadCoordinates, EmptyTable, MissingInput
 from geograft.sources import columns
 from geograft.sources.exif import PhotoExif, position_problem, read_exif
-from geograft.tables import Manifest, track, write_manifest, write_table
+from geograft.tables import Manifest, check_output, track, write_manifest, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def read_photos(source: str | Path, out: str | Path, *, settings: PhotoSettings 
     """
     settings = settings or PhotoSettings()
     source, out = Path(source).absolute(), Path(out)
+    check_output(out, (".parquet",))
     rows = _folder_rows(source, settings) if source.is_dir() else _csv_rows(source, settings)
     kept, skipped = _usable(rows, settings)
     if not kept:
@@ -196,7 +197,7 @@ def _refuse_swapped(table: pd.DataFrame, path: Path) -> None:
     if swapped > len(placed) / 2:
         raise BadCoordinates(
             f"{path}: {swapped} of {len(placed)} latitudes are beyond 90 degrees; latitude and longitude look "
-            "swapped. Map the columns the other way round."
+            "swapped. Write `columns: {lat: <column>, lon: <column>}` into a YAML file and pass it with --config."
         )
 
 

@@ -14,6 +14,7 @@ import shapely
 from rasterio.windows import Window
 
 from geograft.errors import (
+    BadSetting,
     EmptyTable,
     GeograftError,
     MissingInput,
@@ -24,7 +25,7 @@ from geograft.errors import (
 )
 from geograft.raster import Scene, cloud_mask_path, ground_gsd, open_scene
 from geograft.raster.tiles import is_tiles, list_tiles, tile_at, tile_square
-from geograft.tables import Manifest, track, write_manifest, write_table
+from geograft.tables import Manifest, check_output, track, write_manifest, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,16 @@ class SceneSettings:
 
     zoom: int | None = None
     bounds: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a zoom or bounds that no tiles have."""
+        if self.zoom is not None and not 0 <= self.zoom <= 30:
+            raise BadSetting(f"A zoom lies between 0 and 30, not {self.zoom}.")
+        if self.bounds is None:
+            return
+        west, south, east, north = self.bounds
+        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            raise BadSetting(f"Bounds are west, south, east, north in degrees, not {list(self.bounds)}.")
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,7 @@ def read_scenes(
         DiskFull: the disk filled up; nothing was left behind.
     """
     settings = settings or SceneSettings()
+    check_output(out, (".parquet",))
     skipped: Counter[str] = Counter()
     if is_tiles(source):
         rows = [_tiles_row(source, sensor, settings)]
@@ -172,6 +184,8 @@ def _tiles_row(source: str | Path, sensor: str | None, settings: SceneSettings) 
         footprint = shapely.box(*(settings.bounds or (-180, -85, 180, 85)))
     if tiles is not None and settings.bounds is not None:
         footprint = footprint.intersection(shapely.box(*settings.bounds))
+    if footprint.is_empty:
+        raise EmptyTable(f"No tile of {source} lies within the bounds {settings.bounds}: choose others.")
     row = _row(scene, _tiles_name(scene), 0.0)
     return footprint, row | {"gsd": ground_gsd(tile_at(scene.tiles, *footprint.centroid.coords[0]))}
 

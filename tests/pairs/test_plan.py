@@ -276,3 +276,18 @@ def test_the_chip_table_says_what_other_tools_need(scattered, make_ground, tmp_p
         json.loads((tmp_path / "out" / "plan.json").read_text())["digest"]
         == read_manifest(tmp_path / "out").extra["plan"]
     )
+
+
+def test_settings_out_of_range_are_refused_and_zero_is_not_unset(scattered, make_ground, tmp_path):
+    for wrong in ({"seed": -1}, {"max_accuracy_m": 0.0}):
+        with pytest.raises(BadSetting):
+            PairSettings(**wrong)
+    with pytest.raises(BadSetting, match="above 0"):
+        make_pairs(scattered(20, 200), make_ground(200), tmp_path / "out", settings=PairSettings(gsd=0.0))
+
+
+def test_a_folder_whose_claim_is_unreadable_is_refused(scattered, make_ground, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plan.json").write_text("{")
+    with pytest.raises(OutputExists):
+        make_pairs(scattered(60, 200), make_ground(200), tmp_path / "out", settings=SMALL)

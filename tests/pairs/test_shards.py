@@ -137,3 +137,15 @@ def test_a_damaged_shard_is_named(tmp_path):
     (tmp_path / "part-00000.parquet").write_bytes(b"PAR1 not whole")
     with pytest.raises(UnreadableTable, match=r"part-00000\.parquet"):
         shard_metadata(tmp_path / "part-00000.parquet")
+
+
+def test_a_shard_damaged_inside_is_named(scattered, make_ground, tmp_path):
+    make_pairs(scattered(60, 200), make_ground(200), tmp_path / "out", settings=SETTINGS)
+    path = shard_paths(tmp_path / "out")[0]
+    content = bytearray(path.read_bytes())
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    content[4:-footer] = bytes(len(content) - footer - 4)
+    path.write_bytes(content)
+    assert shard_metadata(path)
+    with pytest.raises(UnreadableTable, match="damaged"):
+        read_pixels(path, frozenset({"any"}))

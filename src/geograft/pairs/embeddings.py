@@ -55,6 +55,8 @@ def embed_photos(folder: Path, teacher: Teacher) -> Path:
     path = embeddings_path(folder, teacher.fingerprint)
     if path.exists():
         return path
+    if not (Path(folder) / "photos.parquet").is_file():
+        raise MissingInput(f"{folder} holds no finished pairs: make them with `geograft pairs`.")
     photos = read_table(Path(folder) / "photos.parquet", ["photo_id", "uri"]).sort_values("photo_id")
     found, unreadable = embed_table(photos, parts_folder(folder, teacher.fingerprint), teacher)
     if not len(found[0]):

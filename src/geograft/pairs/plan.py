@@ -68,7 +68,7 @@ def make_pairs(
     out = Path(out)
     inputs = {"photos": as_paths(photos), "scenes": as_paths(scenes)}
     scene_set = open_scenes(join_tables(inputs["scenes"], NEEDED_SCENE, ()), settings.sensor)
-    grid = Grid(settings.chip_size, settings.gsd or scene_set.sensor.gsd)
+    grid = Grid(settings.chip_size, scene_set.sensor.gsd if settings.gsd is None else settings.gsd)
     scene_set.refuse_too_small(grid)
     tally = Tally()
     table = join_tables(inputs["photos"], NEEDED_PHOTO, PHOTO_COLUMNS)

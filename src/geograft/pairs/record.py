@@ -49,7 +49,7 @@ def is_done(out: Path, digest: str) -> bool:
     """
     claim = out / "plan.json"
     if claim.exists():
-        if json.loads(claim.read_text(encoding="utf-8")).get("digest") != digest:
+        if _claimed(claim) != digest:
             raise OutputExists(f"{out} holds pairs of other tables or settings: name another folder or remove it.")
         return (out / "manifest.json").exists()
     if (out / "manifest.json").exists() or (out / "shards").exists():
@@ -57,6 +57,14 @@ def is_done(out: Path, digest: str) -> bool:
     with atomic(claim) as temporary:
         temporary.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
     return False
+
+
+def _claimed(claim: Path) -> str | None:
+    """The digest of the pairs that a folder is for; None where the claim cannot be read."""
+    try:
+        return str(json.loads(claim.read_text(encoding="utf-8"))["digest"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ class PairSettings:
             raise BadSetting("max_photos and shard_chips must be at least 1.")
         if not 0 <= self.max_cloud <= 1:
             raise BadSetting(f"max_cloud is a share from 0 to 1, not {self.max_cloud}.")
+        if self.seed < 0 or (self.max_accuracy_m is not None and self.max_accuracy_m <= 0):
+            raise BadSetting("seed must be 0 or more, and max_accuracy_m above 0.")
         check_fractions(self.fractions)
 
     def division(self, grid: Grid) -> SplitSettings:

@@ -184,9 +184,16 @@ def shard_metadata(path: Path) -> dict[str, str]:
 
 
 def read_pixels(path: Path, wanted: frozenset[str]) -> tuple[list[str], NDArray[Any]]:
-    """Chip ids and pixels (N, C, S, S) of the wanted chips of a shard."""
+    """Chip ids and pixels (N, C, S, S) of the wanted chips of a shard.
+
+    Raises:
+        UnreadableTable: the file is no whole shard.
+    """
     meta = shard_metadata(path)
-    table = pq.read_table(path, columns=["chip_id", "pixels"])
+    try:
+        table = pq.read_table(path, columns=["chip_id", "pixels"])
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableTable(f"{path} is damaged ({error}): remove it and make the pairs again.") from error
     ids = table["chip_id"].to_pylist()
     keep = [row for row, chip_id in enumerate(ids) if chip_id in wanted]
     shape = tuple(json.loads(meta["shape"]))

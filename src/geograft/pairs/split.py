@@ -51,7 +51,9 @@ class SplitSettings:
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise BadSetting(f"The fractions of train, validation and test must sum to 1, not {self.fractions}.")
         if self.block_m <= 0 or self.buffer_m < 0:
-            raise BadSetting(f"A block must have a side above 0 and a buffer of 0 or more, not {self}.")
+            raise BadSetting(
+                f"block_m must be above 0 and buffer_m 0 or more, not {self.block_m:g} and {self.buffer_m:g}."
+            )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from geograft.errors import EmptyTable, ModelMismatch
+from geograft.errors import BadSetting, EmptyTable, ModelMismatch
 from geograft.tables import read_table
 from geograft.tasks.classify import _with_scores, classify
 from geograft.tasks.queries import ClassVectors
@@ -63,3 +63,15 @@ def test_a_class_named_like_a_column_keeps_both():
     vectors = ClassVectors(np.eye(2, dtype=np.float32), np.arange(2), ("size", "b"))
     found = _with_scores(pd.DataFrame({"chip_id": ["x"], "size": [64]}), np.array([[0.5, 0.1]], np.float32), vectors)
     assert found.loc[0, ["label", "size", "size (score)"]].tolist() == ["size", 64, 0.5]
+
+
+def test_a_class_may_have_the_name_of_a_column(model):
+    vectors = ClassVectors(names=("label", "chip_id"), vectors=np.eye(2, dtype=np.float32), owner=np.arange(2))
+    found = _with_scores(pd.DataFrame({"chip_id": ["a"]}), np.array([[0.1, 0.9]], np.float32), vectors)
+    assert found["label"].tolist() == ["chip_id"]
+    np.testing.assert_allclose(found[["label (score)", "chip_id (score)"]], [[0.1, 0.9]])
+
+
+def test_a_table_of_another_format_is_refused_before_the_work(model, tmp_path):
+    with pytest.raises(BadSetting, match=r"\.parquet"):
+        classify(np.zeros((1, 3, 16, 16), np.uint8), CLASSES, model=model, out=tmp_path / "classes.csv")

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geograft.errors import BadQuery, BadSetting, EmptyTable, MissingColumns, MissingInput, ModelMismatch
+from geograft.errors import (
+    BadQuery,
+    BadSetting,
+    EmptyTable,
+    MissingColumns,
+    MissingInput,
+    ModelMismatch,
+    UnreadableScene,
+)
 from geograft.tables import read_manifest, read_table, write_table
 from geograft.tasks.embed import embed, read_embeddings
 from geograft.tasks.search import rank_scores, search
@@ -128,3 +136,21 @@ def test_wrong_use_is_named(model, table, tmp_path):
         search(tmp_path / "absent.tif", "red", model=model)
     with pytest.raises(BadSetting, match="stride"):
         embed(table, tmp_path / "out.parquet", model=model, stride=0)
+
+
+def test_a_scene_cut_short_is_counted_among_others_and_named_alone(model, make_scene, write_scene, tmp_path):
+    (tmp_path / "scenes").mkdir()
+    whole, short = make_scene(name="scenes/whole.tif"), tmp_path / "scenes" / "short.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 600, 600), np.uint8)
+    content = write_scene("large.tif", pixels).read_bytes()
+    short.write_bytes(content[: len(content) // 2])
+    found = embed(tmp_path / "scenes", tmp_path / "chips.parquet", model=model)
+    assert (found.done, found.failed) == (16, {"unreadable-scene": 1})
+    assert set(read_table(tmp_path / "chips.parquet")["uri"]) == {str(whole)}
+    with pytest.raises(UnreadableScene):
+        embed(short, tmp_path / "short.parquet", model=model)
+
+
+def test_a_sheet_of_no_picture_format_is_refused(model, table, tmp_path):
+    with pytest.raises(BadSetting, match=r"\.png"):
+        search(table, "red", model=model, k=1, sheet=tmp_path / "sheet.xyz")

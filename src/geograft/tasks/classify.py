@@ -15,7 +15,7 @@ from geograft.errors import EmptyTable, ModelMismatch
 from geograft.models.model import Model
 from geograft.models.satellite import Level
 from geograft.raster import Scene
-from geograft.tables import track, write_table
+from geograft.tables import check_output, track, write_table
 from geograft.tasks.embed import chip_embeddings, embed_table, embedding_matrix
 from geograft.tasks.queries import DEFAULT_TEMPLATES, ClassVectors, encode_classes, parse_classes
 from geograft.tasks.sources import resolve_model
@@ -59,6 +59,8 @@ def classify(
         EmptyTable: the source holds no chip or image.
         ModelMismatch: bands or level that the model lacks.
     """
+    if out is not None:
+        check_output(out, (".parquet",))
     network = resolve_model(model)
     vectors = encode_classes(network, parse_classes(classes), templates=templates)
     table, embeddings = _embedded(source, network, level, sensor, stride)
@@ -139,8 +141,9 @@ def _with_scores(table: pd.DataFrame, scores: NDArray[np.float32], vectors: Clas
     names = np.array(vectors.names)
     result = table.copy()
     result.insert(1, "label", names[scores.argmax(axis=1)])
+    taken = set(result.columns)
     for number, name in enumerate(vectors.names):
-        result[name if name not in table.columns else f"{name} (score)"] = scores[:, number]
+        result[name if name not in taken else f"{name} (score)"] = scores[:, number]
     if isinstance(table, gpd.GeoDataFrame):
         columns = [name for name in result.columns if name != "geometry"]
         result = result[[*columns, "geometry"]]

@@ -4,6 +4,7 @@ One row is one chip: where it lies, which scene it was cut from, its unit embedd
 the model that made it, so that another model's query is refused.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from shapely.geometry.base import BaseGeometry
 
-from geograft.errors import BadSetting, EmptyTable, ModelMismatch, SceneTooSmall
+from geograft.errors import BadSetting, EmptyTable, ModelMismatch, SceneTooSmall, UnreadableScene
 from geograft.models.model import Model
 from geograft.models.satellite import Level
 from geograft.raster import Scene
-from geograft.tables import Manifest, track, write_manifest, write_table
+from geograft.tables import Manifest, check_output, track, write_manifest, write_table
 from geograft.tasks.sources import iterate_scenes, resolve_model
 from geograft.tasks.windows import Chips, View, chips, count_blocks, open_view
+
+logger = logging.getLogger(__name__)
 
 EMBEDDING_COLUMNS = ("chip_id", "model", "embedding", "geometry")
 MIN_VALID = 0.5
@@ -73,6 +76,7 @@ def embed(
         ModelMismatch: a scene lacks bands that the model needs, or the model lacks the level.
         SceneTooSmall: the only scene is smaller than a chip.
     """
+    check_output(out, (".parquet",))
     network = resolve_model(model)
     skipped: dict[str, int] = {}
     failed: dict[str, int] = {}
@@ -108,17 +112,25 @@ def embed_table(
     for scene_id, scene in iterate_scenes(scenes, sensor, failed=failed):
         try:
             view = open_view(scene, sensor=model.sensor, gsd=model.gsd, size=model.chip_size)
+            parts.extend(list(_scene_parts(scene_id, view, model, level, step, skipped)))
         except SceneTooSmall:
-            if isinstance(scenes, Scene):
+            if _is_alone(scenes):
                 raise
             skipped["scene-too-small"] = skipped.get("scene-too-small", 0) + 1
-            continue
-        parts.extend(_scene_parts(scene_id, view, model, level, step, skipped))
+        except UnreadableScene as error:
+            if _is_alone(scenes):
+                raise
+            logger.warning("%s skipped: %s", scene_id, error)
+            failed["unreadable-scene"] = failed.get("unreadable-scene", 0) + 1
     if not parts:
-        raise EmptyTable(
-            f"{scenes} holds no chip with data; left out: {skipped or 'nothing'}, failed: {failed or 'none'}"
-        )
+        lost = ", ".join(f"{count} {reason}" for reason, count in {**skipped, **failed}.items())
+        raise EmptyTable(f"{scenes} holds no chip with data ({lost or 'no chips at all'}): give other scenes.")
     return gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), geometry="geometry", crs=4326)
+
+
+def _is_alone(scenes: Scene | str | Path) -> bool:
+    """Whether one scene was named, whose error is the user's answer, rather than a folder or table of them."""
+    return isinstance(scenes, Scene) or (Path(scenes).is_file() and Path(scenes).suffix.lower() != ".parquet")
 
 
 def chip_embeddings(model: Model, pixels: NDArray[Any], *, level: Level | None = None) -> NDArray[np.float32]:

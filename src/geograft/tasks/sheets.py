@@ -12,7 +12,10 @@ from odc.geo.geobox import GeoBox
 from PIL import Image, ImageDraw, ImageFont
 
 from geograft.raster import Scene, open_scene, read
-from geograft.tables import atomic
+from geograft.tables import atomic, check_output
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+"""The kinds of file that a sheet is written to."""
 
 TILE = 128
 _CAPTION = 18
@@ -28,6 +31,7 @@ def hit_sheet(hits: gpd.GeoDataFrame, out: Path, *, title: str) -> Path:
         out: image file, for example a PNG.
         title: what was searched for.
     """
+    check_output(out, PICTURES)
     pictures = [hit_picture(hits.iloc[number]) for number in range(len(hits))]
     captions = [f"{rank}. {score:.2f}" for rank, score in zip(hits["rank"], hits["score"], strict=True)]
     sheet = picture_sheet(pictures, captions, title=title)

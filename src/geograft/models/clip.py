@@ -56,8 +56,8 @@ class ClipTeacher(Teacher):
         folder = find_folder(source)
         self.name = name if name is not None else str(folder.resolve() if Path(source).is_dir() else source)
         self.batch = batch
-        self.preprocess = read_preprocessor(folder)
         self.model = read_model(folder).eval().requires_grad_(requires_grad=False)
+        self.preprocess = read_preprocessor(folder)
         with _reading(folder):
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.tokenizer.padding_side = "right"
@@ -217,7 +217,9 @@ def _model_type(folder: Path) -> str:
     try:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointMismatch(f"{folder} is no model folder in transformers' format ({error!r}).") from error
+        raise CheckpointMismatch(
+            f"{folder} is no model folder in transformers' format ({error!r}): a teacher is a CLIP or SigLIP."
+        ) from error
 
 
 @contextmanager

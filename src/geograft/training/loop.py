@@ -234,7 +234,7 @@ def _restore(folder: Path, model: nn.Module, optimiser: AdamW, identity: dict[st
     if other:
         raise OutputExists(
             f"{path} belongs to a run with another {', '.join(sorted(other))}: choose another output folder, "
-            "or train without resuming to start anew there."
+            "or set `resume: false` in a --config file to start anew there."
         )
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])

@@ -70,8 +70,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
-        if self.batch < 1 or self.temperature <= 0 or self.jitter < 0:
-            raise BadSetting("Training needs batch >= 1, temperature > 0 and jitter >= 0.")
+        if self.batch < 1 or self.temperature <= 0 or self.jitter < 0 or self.seed < 0:
+            raise BadSetting("Training needs batch >= 1, temperature > 0, jitter >= 0 and seed >= 0.")
         self.loop()
 
     @property

@@ -147,6 +147,8 @@ def install(run: Run) -> Any:
         model.origin.training["teacher"] = "mini"
         save_model(model, ASSETS / "models" / f"mini-{sensor}")
         shutil.copytree(run.work / f"world-{sensor}", ASSETS / "oracles" / f"world-{sensor}", dirs_exist_ok=True)
+    for path in ASSETS.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
     sizes = {path.parent.name: path.stat().st_size for path in sorted(ASSETS.rglob("*.safetensors"))}
     return {"bytes": sizes}
 

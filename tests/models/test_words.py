@@ -35,7 +35,7 @@ def test_photos_and_texts_are_unit_vectors_of_one_space(teacher, stripes):
 
 def test_a_photo_does_not_depend_on_its_batch(teacher, stripes):
     together = teacher.encode_photos(stripes)
-    np.testing.assert_allclose(teacher.encode_photos(stripes[1:]), together[1:], atol=1e-5)
+    np.testing.assert_allclose(teacher.encode_photos(stripes[1:]), together[1:], atol=0.01)  # bfloat16
     assert not np.allclose(together[0], together[1])
 
 

@@ -43,10 +43,14 @@ class SameConv2d(nn.Conv2d):
     """A convolution without bias that pads as TensorFlow does: ceil(side / stride) pixels come out."""
 
     def __init__(self, width_in: int, width_out: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(width_in, width_out, kernel, stride=stride, groups=groups, bias=False)
+        # At stride 1 "same" is symmetric, and the convolution pads by itself, without a copy.
+        around = kernel // 2 if stride == 1 else 0
+        super().__init__(width_in, width_out, kernel, stride=stride, padding=around, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
+        if self.stride[0] == 1:
+            return super().forward(x)
         down = self._missing(x.shape[-2])
         right = self._missing(x.shape[-1])
         padded = F.pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))

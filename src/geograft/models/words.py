@@ -142,10 +142,10 @@ class _Classifier:
     def logits(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """Logits of the classes, (N, 1000)."""
         found = [np.zeros((0, CLASSES), np.float32)]
-        with inference(torch.device("cpu"), bf16=False):
+        with inference(torch.device("cpu")):
             for start in range(0, len(images), _BATCH):
                 pixels = torch.from_numpy(self.preprocess(images[start : start + _BATCH]))
-                found.append(self._fast(pixels.contiguous(memory_format=torch.channels_last)).numpy())
+                found.append(self._fast(pixels.contiguous(memory_format=torch.channels_last)).float().numpy())
         return np.concatenate(found)
 
 

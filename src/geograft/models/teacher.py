@@ -106,6 +106,6 @@ def _shipped_mini() -> Path:
     if not (folder / "config.json").is_file():
         raise UnknownModel(
             f"The mini teacher's weights are not at {folder}: this installation lacks them; "
-            "train them with scripts/train_mini_teacher.py, or name another teacher."
+            "train them with scripts/train_mini.py, or name another teacher."
         )
     return folder

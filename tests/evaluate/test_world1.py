@@ -150,11 +150,12 @@ def test_nothing_to_evaluate_is_said(tmp_path):
 
 
 def test_the_card_runs_by_name_and_writes_its_file(make_region_folder, make_model, tmp_path, monkeypatch):
-    make_region_folder(301, size=1500)
+    make_region_folder(301, size=512)
+    monkeypatch.setattr("geograft.evaluate.run.QUICK_SIZE", 512)
     monkeypatch.setattr("geograft.evaluate.world1.load_model", lambda _name: make_model(levels=("pixel",)))
     config = tmp_path / "mine.yaml"
     config.write_text("model_10m: ''\noracle_1m: ''\nchips_per_class: 5\n")
     found = evaluate_card("world-1", work=tmp_path / "work", out=tmp_path / "r.json", quick=True, config=config)
     assert {row.seed for row in found.results} == {301}
-    assert found.provenance.settings["size"] == 1500
+    assert found.provenance.settings["size"] == 512
     assert read_results(tmp_path / "r.json").to_dict() == found.to_dict()

@@ -6,6 +6,8 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -106,9 +108,11 @@ def _chips_of(source: Any, model: Model, sensor: str | None) -> gpd.GeoDataFrame
 
 
 def _is_embeddings(path: Path) -> bool:
-    from geograft.tables import read_table
-
-    return path.is_file() and set(EMBEDDING_COLUMNS) <= set(read_table(path).columns)
+    """Whether a Parquet file has the columns that `embed` writes; a damaged one has none."""
+    try:
+        return set(EMBEDDING_COLUMNS) <= set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def _best(table: gpd.GeoDataFrame, scores: NDArray[np.float32], k: int) -> gpd.GeoDataFrame:

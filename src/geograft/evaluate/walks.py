@@ -199,7 +199,8 @@ def usual_fit(chips: NDArray[np.float32], photos: NDArray[np.float32], tau: floa
         τ log (1/P Σ_b exp(s·g_b / τ)), (N,).
     """
     fit = np.logaddexp.reduce(chips @ photos.T / tau, axis=1) - np.log(len(photos))
-    return (tau * fit).astype(np.float32)
+    scaled: NDArray[np.float32] = (tau * fit).astype(np.float32)
+    return scaled
 
 
 def temperature(model: Model) -> float:

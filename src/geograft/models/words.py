@@ -108,7 +108,8 @@ class WordsTeacher(Teacher):
     @cached_property
     def _centre(self) -> NDArray[np.float32]:
         """Their mean, (384,)."""
-        return self._names.mean(axis=0)
+        centre: NDArray[np.float32] = self._names.mean(axis=0)
+        return centre
 
 
 def class_names() -> tuple[str, ...]:

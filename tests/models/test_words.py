@@ -44,6 +44,13 @@ def test_a_text_does_not_depend_on_its_batch(teacher):
     np.testing.assert_allclose(teacher.encode_text(["a lake"]), together[:1], atol=1e-5)
 
 
+def test_the_name_of_a_class_means_that_class_most(teacher):
+    names = teacher._names - teacher._centre
+    picked = [class_names().index(name) for name in ("seashore", "suspension bridge", "worm fence")]
+    cosines = teacher.encode_text([class_names()[number] for number in picked]) @ names.T
+    assert [number in np.argsort(-row)[:5] for number, row in zip(picked, cosines, strict=True)] == [True] * 3
+
+
 def test_no_photos_and_no_texts_give_no_vectors(teacher):
     assert teacher.encode_photos([]).shape == (0, teacher.dim)
     assert teacher.encode_text([]).shape == (0, teacher.dim)
@@ -86,7 +93,10 @@ def test_the_classes_are_those_of_imagenet_in_order():
     assert (names[0], names[839], names[978], names[999]) == ("tench", "suspension bridge", "seashore", "toilet tissue")
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"temperature": float("nan")}, {"top": 0}, {"top": 1001}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": 0.0}, {"text_temperature": -1.0}, {"temperature": float("nan")}, {"top": 0}, {"top": 1001}],
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(BadSetting):
         WordsSettings(**wrong)

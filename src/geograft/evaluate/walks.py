@@ -236,7 +236,7 @@ def best_ranks(view: WalksView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     # A further value of every vector carries the normaliser: (s, -u)·(g, 1) = s·g - u.
     chips = torch.from_numpy(np.column_stack([view.chips, -view.usual]))
     asked = torch.nn.functional.pad(photos, (0, 1), value=1.0)
-    ranks = photo_ranks(chips, asked, torch.from_numpy(view.pairs.owner))
+    ranks = photo_ranks(chips, asked, torch.tensor(view.pairs.owner))
     _, place, owned = np.unique(view.pairs.photo_ids, return_inverse=True, return_counts=True)
     best = np.full(len(owned), len(view.pairs), np.int64)
     np.minimum.at(best, place, ranks)

@@ -310,7 +310,7 @@ def evaluate(
     from geograft.evaluate.run import evaluate_card
 
     results = evaluate_card(card, work=work, out=out, seeds=_seeds(seeds), quick=quick, config=config)
-    show(results, as_json, lines=results.lines())
+    show(results.to_dict(), as_json, lines=results.lines())
 
 
 @app.command()

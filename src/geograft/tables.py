@@ -196,6 +196,8 @@ def _schema(path: Path) -> Any:
         raise MissingInput(f"There is no file {path}: check the path, or run the stage that writes it.")
     try:
         return pq.read_schema(path)
+    except PermissionError as error:
+        raise MissingInput(f"{path} may not be read: change its permissions.") from error
     except (pa.ArrowException, OSError) as error:
         raise UnreadableTable(f"{path} is not a whole Parquet file ({error}): write it again.") from error
 

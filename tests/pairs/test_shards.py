@@ -149,3 +149,21 @@ def test_a_shard_damaged_inside_is_named(scattered, make_ground, tmp_path):
     assert shard_metadata(path)
     with pytest.raises(UnreadableTable, match="damaged"):
         read_pixels(path, frozenset({"any"}))
+
+
+def test_a_shard_that_was_removed_is_cut_again(scattered, make_ground, tmp_path):
+    tables = scattered(60, 200), make_ground(200)
+    make_pairs(*tables, tmp_path / "out", settings=SETTINGS)
+    before = contents(tmp_path / "out")
+    shard_paths(tmp_path / "out")[0].unlink()
+    make_pairs(*tables, tmp_path / "out", settings=SETTINGS)
+    assert contents(tmp_path / "out") == before
+
+
+def test_finished_pairs_with_a_shard_cut_short_are_not_called_done(scattered, make_ground, tmp_path):
+    tables = scattered(60, 200), make_ground(200)
+    make_pairs(*tables, tmp_path / "out", settings=SETTINGS)
+    path = shard_paths(tmp_path / "out")[0]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UnreadableTable, match="remove it and run again"):
+        make_pairs(*tables, tmp_path / "out", settings=SETTINGS)

@@ -13,6 +13,7 @@ from geograft.errors import OutputExists
 from geograft.pairs.candidates import SceneSet
 from geograft.pairs.grid import Grid
 from geograft.pairs.settings import PairSettings, PairSummary, Tally
+from geograft.pairs.shards import count_chips, shard_paths
 from geograft.pairs.split import count_by_split
 from geograft.tables import Manifest, atomic, read_manifest, write_manifest
 
@@ -42,21 +43,28 @@ def plan_digest(plan: Plan, scenes: SceneSet, settings: PairSettings) -> str:
 
 
 def is_done(out: Path, digest: str) -> bool:
-    """Whether `out` holds these pairs already; claims the folder for them where it is new.
+    """Whether `out` holds these pairs already, all shards included; claims the folder for them where it is new.
 
     Raises:
         OutputExists: it holds others.
+        UnreadableTable: a shard is damaged.
     """
     claim = out / "plan.json"
     if claim.exists():
         if _claimed(claim) != digest:
             raise OutputExists(f"{out} holds pairs of other tables or settings: name another folder or remove it.")
-        return (out / "manifest.json").exists()
+        return (out / "manifest.json").exists() and _has_all_pixels(out)
     if (out / "manifest.json").exists() or (out / "shards").exists():
         raise OutputExists(f"{out} is in use already: name another folder.")
     with atomic(claim) as temporary:
         temporary.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
     return False
+
+
+def _has_all_pixels(out: Path) -> bool:
+    """Whether the shards of finished pairs hold every chip: one that was removed is cut again."""
+    chips = int(read_manifest(out / "manifest.json").extra["chips"])
+    return sum(count_chips(path) for path in shard_paths(out)) == chips
 
 
 def _claimed(claim: Path) -> str | None:

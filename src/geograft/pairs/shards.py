@@ -183,6 +183,16 @@ def shard_metadata(path: Path) -> dict[str, str]:
         raise UnreadableTable(f"{path} is not a whole shard: remove it and run again.") from error
 
 
+def count_chips(path: Path) -> int:
+    """The number of chips in a shard.
+
+    Raises:
+        UnreadableTable: the file is no whole shard.
+    """
+    shard_metadata(path)
+    return int(pq.read_metadata(path).num_rows)
+
+
 def read_pixels(path: Path, wanted: frozenset[str]) -> tuple[list[str], NDArray[Any]]:
     """Chip ids and pixels (N, C, S, S) of the wanted chips of a shard.
 

@@ -89,6 +89,7 @@ def test_from_a_csv_and_tiles_to_measured_retrieval_and_back_to_the_same_figures
     assert values["recall_10pc_over_chance"] == pytest.approx(values["recall_10pc"] / values["recall_10pc_chance"])
     assert 0 <= values["median_rank"] <= 1
     precision = {row.label: row.value for row in result.classes if row.metric == "ap"}
+    assert {row.method for row in result.results} == {"graft-image", "graft-image-cosine"}
     assert precision["forest"] > 0.95
     assert precision["water"] > 0.95
     assert "beach" not in precision
@@ -130,8 +131,8 @@ def test_a_photo_in_two_chips_counts_once_with_its_better_chip():
             return 3
 
     chips = np.array([[1, 0], [0.6, 0.8], [0.8, 0.6]], np.float32)
-    view = walks.WalksView(Pairs(), None, chips, np.zeros(3, np.float32))
-    ranks, owned = walks.best_ranks(view)
+    view = walks.WalksView(Pairs(), None, chips, chips)
+    ranks, owned = walks.best_ranks(view, by_likelihood=False)
     assert ranks.tolist() == [1, 2]
     assert owned.tolist() == [2, 1]
 
@@ -143,3 +144,20 @@ def test_a_photo_is_looked_for_by_its_likelihood_among_photos():
     likelihood = scores / scores.mean(axis=1, keepdims=True)
     usual = walks.usual_fit(chips, photos, 0.2)
     np.testing.assert_allclose(chips @ photos.T - usual[:, None], 0.2 * np.log(likelihood), atol=1e-6)
+
+
+def test_words_look_for_the_photos_that_they_mean():
+    photos = np.array([[1, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0]], np.float32)
+    text = np.array([[0.5, 0.1, 5]], np.float32)  # most of it points where no photo does
+    meant = walks.meant_photos(text, photos)[0]
+    assert meant[0] > 0 > meant[1]
+    assert meant[2] == 0
+    np.testing.assert_allclose(walks.meant_photos(3 * text, photos)[0], meant, rtol=1e-5)
+
+
+def test_a_random_order_reaches_chance():
+    draw = np.random.default_rng(0)
+    relevant = draw.random(4000) < 0.2
+    values = walks.precision_and_chance(relevant, draw.random(4000))
+    assert values["ap_chance"] == pytest.approx(relevant.mean())
+    assert values["ap_over_chance"] == pytest.approx(1, abs=0.1)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import stats
+from scipy import special, stats
 
 from geograft.errors import BadSetting
 from geograft.evaluate import map_colours
@@ -30,7 +30,7 @@ from geograft.pairs.plan import PairSettings, make_pairs
 from geograft.sources.photos import PhotoSettings, read_photos
 from geograft.sources.scenes import read_scenes
 from geograft.tables import atomic
-from geograft.tasks.queries import encode_classes, parse_classes
+from geograft.tasks.queries import encode_phrasings, parse_classes
 from geograft.tasks.sheets import picture_sheet
 from geograft.training.retrieval import photo_ranks
 from geograft.training.trainer import TrainingSettings, train
@@ -42,6 +42,7 @@ SENSOR = "map-tiles"
 METHOD = "graft-image"
 COSINE = "graft-image-cosine"
 _HITS = 5
+_SHARPNESS = 0.05
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class WalksSettings:
         default_factory=lambda: PairSettings(split="place", fractions=(0.7, 0.1, 0.2), buffer_m=256.0)
     )
     training: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(level="image", teacher="words", jitter=0.0)
+        default_factory=lambda: TrainingSettings(level="image", teacher="words", epochs=12, batch=128, jitter=0.0)
     )
     seeds: tuple[int, ...] = (0,)
     model: str = ""
@@ -149,23 +150,34 @@ class WalksView:
         pairs: chips and photos, with the teacher's embeddings.
         model: answers to words.
         chips: the model's embeddings of the chips, (N, D) unit.
-        usual: how well each chip fits photos at large, (N,), in units of cosine (see `usual_fit`).
+        photos: the teacher's embeddings of the photos of the training walks, (B, D) unit.
     """
 
     pairs: PairSet
     model: Model
     chips: NDArray[np.float32]
-    usual: NDArray[np.float32]
+    photos: NDArray[np.float32]
 
     @cached_property
     def relevant(self) -> NDArray[np.bool_]:
         """Whether each chip counts for each class of the map's colours, (N, 4)."""
         return map_colours.relevant(self.pairs.chips)
 
-    def scores(self, queries: Sequence[str]) -> NDArray[np.float32]:
-        """Fit of every chip to queries with phrasings separated by commas, (N, Q)."""
-        vectors = encode_classes(self.model, parse_classes(list(queries)))
-        return vectors.scores(self.chips)
+    @cached_property
+    def usual(self) -> NDArray[np.float32]:
+        """How well each chip fits photos at large, (N,)."""
+        return usual_fit(self.chips, self.photos, temperature(self.model))
+
+    def scores(self, queries: Sequence[str], *, through_photos: bool = True) -> NDArray[np.float32]:
+        """Fit of every chip to queries, (N, Q).
+
+        Args:
+            queries: phrasings separated by commas, averaged.
+            through_photos: look for the photos that the words mean (see `meant_photos`) instead of the words.
+        """
+        phrasings = [one.phrasings for one in parse_classes(list(queries))]
+        vectors = np.stack([encode_phrasings(self.model, some, templates=("{}",)).mean(axis=0) for some in phrasings])
+        return self.chips @ (meant_photos(vectors, self.photos) if through_photos else vectors).T
 
 
 def view_walks(pairs: Path, model: Model, *, split: str = "test") -> WalksView:
@@ -181,7 +193,7 @@ def view_walks(pairs: Path, model: Model, *, split: str = "test") -> WalksView:
     learnt = load_pairs(pairs, split="train", teacher=model.teacher_fingerprint).embeddings
     assert learnt is not None
     chips = model.embed_chips(found.chips, sensor=found.sensor)
-    return WalksView(found, model, chips, usual_fit(chips, learnt.astype(np.float32), temperature(model)))
+    return WalksView(found, model, chips, learnt.astype(np.float32))
 
 
 def usual_fit(chips: NDArray[np.float32], photos: NDArray[np.float32], tau: float) -> NDArray[np.float32]:
@@ -192,15 +204,33 @@ def usual_fit(chips: NDArray[np.float32], photos: NDArray[np.float32], tau: floa
 
     Args:
         chips: unit vectors s, (N, D).
-        photos: unit vectors g_b, (P, D).
+        photos: unit vectors g_b, (B, D).
         tau: the temperature of the training.
 
     Returns:
-        τ log (1/P Σ_b exp(s·g_b / τ)), (N,).
+        τ log (1/B Σ_b exp(s·g_b / τ)), (N,).
     """
     fit = np.logaddexp.reduce(chips @ photos.T / tau, axis=1) - np.log(len(photos))
-    scaled: NDArray[np.float32] = (tau * fit).astype(np.float32)
-    return scaled
+    return (tau * fit).astype(np.float32)
+
+
+def meant_photos(texts: NDArray[np.float32], photos: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What the photos that a text means have over all photos: text → photo → chip, the bridge of GRAFT.
+
+    Contrast teaches chips in what photos of one place differ from all others, and weighs a direction up the less
+    photos vary along it; much of a text points where they hardly vary at all. The photos near the text are what an
+    encoder has learnt to find. To first order this multiplies the text by the photos' covariance.
+
+    Args:
+        texts: vectors t, (Q, D).
+        photos: unit vectors g_b of the photos of the training walks, (B, D).
+
+    Returns:
+        Σ_b w_b g_b - mean_b g_b with w = softmax(cos(t, g_b) / 0.05), (Q, D).
+    """
+    cosines = texts @ photos.T / np.linalg.norm(texts, axis=1, keepdims=True)
+    weights: NDArray[np.float32] = special.softmax(cosines / _SHARPNESS, axis=1)
+    return weights @ photos - photos.mean(axis=0)
 
 
 def temperature(model: Model) -> float:
@@ -213,13 +243,12 @@ def temperature(model: Model) -> float:
 
 def retrieval_results(view: WalksView, seed: int) -> list[Result]:
     """How well photos find an own chip among all, by likelihood and by plain cosine."""
-    plain = replace(view, usual=np.zeros_like(view.usual))
-    return [*_retrieval(view, METHOD, seed), *_retrieval(plain, COSINE, seed)]
+    return [*_retrieval(view, METHOD, seed), *_retrieval(view, COSINE, seed)]
 
 
 def _retrieval(view: WalksView, method: str, seed: int) -> list[Result]:
     """Recalls, their chances and ratios, and the median rank."""
-    ranks, owned = best_ranks(view)
+    ranks, owned = best_ranks(view, by_likelihood=method == METHOD)
     count = len(view.pairs)
     values = {"median_rank": float(np.median(ranks) / count)}
     for name, share in (("recall_1pc", 0.01), ("recall_10pc", 0.1)):
@@ -229,12 +258,13 @@ def _retrieval(view: WalksView, method: str, seed: int) -> list[Result]:
     return [Result(method, SENSOR, metric, value, seed, "") for metric, value in values.items()]
 
 
-def best_ranks(view: WalksView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def best_ranks(view: WalksView, *, by_likelihood: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each photo once: the rank of its best own chip, 1 being the best, and how many chips own it."""
     assert view.pairs.embeddings is not None
     photos = torch.from_numpy(view.pairs.embeddings.astype(np.float32))
     # A further value of every vector carries the normaliser: (s, -u)·(g, 1) = s·g - u.
-    chips = torch.from_numpy(np.column_stack([view.chips, -view.usual]))
+    usual = view.usual if by_likelihood else np.zeros(len(view.chips), np.float32)
+    chips = torch.from_numpy(np.column_stack([view.chips, -usual]))
     asked = torch.nn.functional.pad(photos, (0, 1), value=1.0)
     ranks = photo_ranks(chips, asked, torch.tensor(view.pairs.owner))
     _, place, owned = np.unique(view.pairs.photo_ids, return_inverse=True, return_counts=True)
@@ -258,29 +288,29 @@ def word_results(view: WalksView, seed: int) -> list[ClassResult]:
     Classes that no chip of the split counts for are left out.
     """
     words: Mapping[str, str] = load_card(CARD).protocol["classes"]
-    scores = view.scores(list(words.values()))
     rows: list[ClassResult] = []
-    for column, label in enumerate(words):
-        relevant = view.relevant[:, map_colours.CLASSES.index(label)]
-        if relevant.any():
-            rows += _class_rows(label, relevant, scores[:, column], seed)
+    for method in (METHOD, COSINE):
+        scores = view.scores(list(words.values()), through_photos=method == METHOD)
+        for column, label in enumerate(words):
+            relevant = view.relevant[:, map_colours.CLASSES.index(label)]
+            values = precision_and_chance(relevant, scores[:, column]) if relevant.any() else {}
+            rows += [
+                ClassResult(method, SENSOR, metric, value, seed, "", label=label, count=int(relevant.sum()))
+                for metric, value in values.items()
+            ]
     return rows
 
 
-def _class_rows(label: str, relevant: NDArray[np.bool_], scores: NDArray[np.float32], seed: int) -> list[ClassResult]:
-    precision = average_precision_at(relevant, scores, len(scores))
-    chance, count = float(relevant.mean()), int(relevant.sum())
-    values = {"ap": precision, "ap_chance": chance, "ap_over_chance": precision / chance}
-    return [
-        ClassResult(METHOD, SENSOR, metric, value, seed, "", label=label, count=count)
-        for metric, value in values.items()
-    ]
+def precision_and_chance(relevant: NDArray[np.bool_], scores: NDArray[np.float32]) -> dict[str, float]:
+    """Average precision over all chips, that of a random order, and their ratio."""
+    precision, chance = average_precision_at(relevant, scores, len(scores)), float(relevant.mean())
+    return {"ap": precision, "ap_chance": chance, "ap_over_chance": precision / chance}
 
 
 def _means(classes: Sequence[ClassResult]) -> list[Result]:
     """The ratio of each class as a row of the main table."""
     return [
-        Result(METHOD, SENSOR, f"ap_over_chance_{row.label}", row.value, row.seed, "")
+        Result(row.method, SENSOR, f"ap_over_chance_{row.label}", row.value, row.seed, "")
         for row in classes
         if row.metric == "ap_over_chance"
     ]

@@ -177,7 +177,8 @@ class WalksView:
         """
         phrasings = [one.phrasings for one in parse_classes(list(queries))]
         vectors = np.stack([encode_phrasings(self.model, some, templates=("{}",)).mean(axis=0) for some in phrasings])
-        return self.chips @ (meant_photos(vectors, self.photos) if through_photos else vectors).T
+        found: NDArray[np.float32] = self.chips @ (meant_photos(vectors, self.photos) if through_photos else vectors).T
+        return found
 
 
 def view_walks(pairs: Path, model: Model, *, split: str = "test") -> WalksView:
@@ -230,7 +231,8 @@ def meant_photos(texts: NDArray[np.float32], photos: NDArray[np.float32]) -> NDA
     """
     cosines = texts @ photos.T / np.linalg.norm(texts, axis=1, keepdims=True)
     weights: NDArray[np.float32] = special.softmax(cosines / _SHARPNESS, axis=1)
-    return weights @ photos - photos.mean(axis=0)
+    meant: NDArray[np.float32] = weights @ photos - photos.mean(axis=0)
+    return meant
 
 
 def temperature(model: Model) -> float:

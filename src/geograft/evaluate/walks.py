@@ -212,7 +212,8 @@ def usual_fit(chips: NDArray[np.float32], photos: NDArray[np.float32], tau: floa
         τ log (1/B Σ_b exp(s·g_b / τ)), (N,).
     """
     fit = np.logaddexp.reduce(chips @ photos.T / tau, axis=1) - np.log(len(photos))
-    return (tau * fit).astype(np.float32)
+    usual: NDArray[np.float32] = (tau * fit).astype(np.float32)
+    return usual
 
 
 def meant_photos(texts: NDArray[np.float32], photos: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ Results go to stdout (as one JSON object with `--json`), progress and messages t
 """
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +47,7 @@ def main() -> None:
 
     So is an error of the file system that a path of the user's causes; errors of the program keep their traceback.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads that spin cost tenfold on a busy machine
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         app()
@@ -206,7 +208,7 @@ def embed(
 ) -> None:
     """Write the embedding of every chip of scenes, to search them many times.
 
-    Example: `geograft embed region/scenes chips.parquet --model mini`
+    Example: `geograft embed scenes.parquet chips.parquet --model mini`
     """
     from geograft.tasks.embed import embed
 

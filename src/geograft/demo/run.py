@@ -51,7 +51,7 @@ class DemoSettings:
     photos: int = 3000
     test_seed: int = _FIRST_TEST
     test_size: int = 1600
-    epochs: int = 8
+    epochs: int = 16
     model: str = "mini"
 
     def __post_init__(self) -> None:

@@ -65,6 +65,14 @@ class UnwritableOutput(GeograftError):
     """An output cannot be written where it was asked for: no permission, a folder, or the input itself."""
 
 
+class EngineFailed(GeograftError):
+    """Workers or a cluster cannot be had, or died again and again."""
+
+
+class DownloadFailed(GeograftError):
+    """A server refuses or does not answer, and going on would not help."""
+
+
 # --- imagery ----------------------------------------------------------------------------------------------
 
 

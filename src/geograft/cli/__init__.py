@@ -8,11 +8,13 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
 from geograft import __version__
+from geograft.cli import pairs, photos, scenes
+from geograft.cli.options import Classes, Config, Json, Level, Model, Seed, Sensor, Stride, settings_of
 from geograft.console import VECTOR_SUFFIXES, show, show_table
 from geograft.errors import BadSetting, GeograftError, path_problem
 
@@ -25,18 +27,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="mini, mini-10m, or a model folder.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
-Level = Literal["image", "pixel"]
-Classes = Annotated[
-    str, typer.Option("--classes", "-c", help='Classes by semicolon, phrasings by comma: "water; trees, forest".')
-]
-Stride = Annotated[int | None, typer.Option(help="Pixels from one chip to the next.", show_default="a chip")]
-Sensor = Annotated[str | None, typer.Option("--sensor", help="What the bands mean, e.g. naip.", show_default=False)]
-
 
 _INTERRUPTED = 130
 """The exit code that typer gives Ctrl-C."""
@@ -92,7 +82,7 @@ def demo(
     """
     from geograft.demo.run import DemoSettings, run_demo
 
-    summary = run_demo(out, settings=_settings(DemoSettings, config, seed=seed))
+    summary = run_demo(out, settings=settings_of(DemoSettings, config, seed=seed))
     show(summary, as_json, lines=summary.lines())
 
 
@@ -111,66 +101,12 @@ def world(
     """
     from geograft.world.region import RegionSettings, make_region
 
-    show(make_region(out, seed=seed, settings=_settings(RegionSettings, config, size=size, photos=photos)), as_json)
+    show(make_region(out, seed=seed, settings=settings_of(RegionSettings, config, size=size, photos=photos)), as_json)
 
 
-@app.command()
-def photos(
-    source: Annotated[Path, typer.Argument(help="A folder of JPEGs with EXIF, or a CSV file.")],
-    out: Annotated[Path, typer.Argument(help="The photo table to write, .parquet.")],
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Make a photo table from a folder or a CSV file.
-
-    Example: `geograft photos walks/photos.csv photos.parquet`
-    """
-    from geograft.sources.photos import PhotoSettings, read_photos
-
-    show(read_photos(source, out, settings=_settings(PhotoSettings, config)), as_json)
-
-
-@app.command()
-def scenes(
-    source: Annotated[str, typer.Argument(help="A folder of GeoTIFFs, an XYZ tile folder, or an XYZ URL template.")],
-    out: Annotated[Path, typer.Argument(help="The scene table to write, .parquet.")],
-    sensor: Annotated[str, typer.Option("--sensor", help="What the bands mean; `geograft info sensors` lists them.")],
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Make a scene table from GeoTIFFs or map tiles.
-
-    Examples: `geograft scenes region/scenes scenes.parquet --sensor world-1m`
-
-    `geograft scenes walks/tiles tiles.parquet --sensor map-tiles`
-    """
-    from geograft.sources.scenes import SceneSettings, read_scenes
-
-    show(read_scenes(source, out, sensor=sensor, settings=_settings(SceneSettings, config)), as_json)
-
-
-@app.command()
-def pairs(
-    photo_tables: Annotated[str, typer.Argument(metavar="PHOTOS", help="Photo table, or a quoted pattern of several.")],
-    scene_tables: Annotated[str, typer.Argument(metavar="SCENES", help="Scene table, or a quoted pattern of several.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the pairs.")],
-    chip_size: Annotated[int | None, typer.Option(help="Pixels.", show_default="64")] = None,
-    gsd: Annotated[float | None, typer.Option(help="Metres a pixel.", show_default="the sensor's")] = None,
-    split: Annotated[str | None, typer.Option(help="blocks, place or none.", show_default="blocks")] = None,
-    seed: Seed = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Pair chips with the photos taken inside them, split by place.
-
-    Examples: `geograft pairs photos.parquet scenes.parquet pairs/`
-
-    `geograft pairs 'regions/*/photos.parquet' 'regions/*/scenes.parquet' pairs/ --seed 1`
-    """
-    from geograft.pairs.plan import PairSettings, make_pairs
-
-    settings = _settings(PairSettings, config, chip_size=chip_size, gsd=gsd, split=split, seed=seed)
-    show(make_pairs(_matching(photo_tables), _matching(scene_tables), out, settings=settings), as_json)
+app.command()(photos.photos)
+app.command()(scenes.scenes)
+app.command()(pairs.pairs)
 
 
 @app.command()
@@ -191,7 +127,7 @@ def train(
     """
     from geograft.training.trainer import TrainingSettings, train
 
-    settings = _settings(
+    settings = settings_of(
         TrainingSettings, config, level=level, teacher=teacher, preset=preset, epochs=epochs, seed=seed
     )
     show(train(pair_folder, out, settings=settings), as_json)
@@ -336,12 +272,6 @@ def info(
     show(describe(what, sensor=sensor), as_json)
 
 
-def _settings(kind: type[Any], config: Path | None, **options: Any) -> Any:
-    from geograft.settings import settings_from
-
-    return settings_from(kind, config, **options)
-
-
 def _seeds(text: str | None) -> list[int] | None:
     """The whole numbers of "301,302"."""
     if text is None:
@@ -350,10 +280,3 @@ def _seeds(text: str | None) -> list[int] | None:
         return [int(seed) for seed in text.split(",")]
     except ValueError:
         raise BadSetting(f"--seeds takes whole numbers with commas between, such as 301,302, not {text!r}") from None
-
-
-def _matching(pattern: str) -> list[Path]:
-    """The files that a path or pattern names; the path itself where nothing matches, for the error to name."""
-    import glob
-
-    return [Path(found) for found in sorted(glob.glob(pattern))] or [Path(pattern)]  # noqa: PTH207 - absolute patterns

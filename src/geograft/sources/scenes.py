@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,18 @@ def read_scenes(
     counts = {"done": len(rows), "skipped": dict(skipped), "failed": {}}
     write_manifest(out, Manifest("scenes", {"source": source}, {"sensor": sensor, **vars(settings)}, counts))
     return SceneSummary(Path(out), len(rows), dict(skipped))
+
+
+def scene_of(row: Mapping[str, Any]) -> Scene:
+    """The scene of a row of a scene table, opened once a process while it stays among the latest.
+
+    Args:
+        row: at least `uri` and `sensor`.
+
+    Raises:
+        GeograftError: the scene cannot be opened, or contradicts its row; see `open_scene`.
+    """
+    return open_scene(row["uri"], sensor=row["sensor"])
 
 
 def _folder_rows(folder: Path, sensor: str | None, skipped: Counter[str]) -> list[tuple[Any, dict[str, Any]]]:

@@ -1,0 +1,59 @@
+"""Caps: no traveller and no landmark dominates; which photos stay is a fair draw by the hash of the id."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geograft.sources.hashes import Hashes
+
+NOBODY = np.uint64(0)
+"""The user of photos that state none; they count as nobody's."""
+
+
+class Caps:
+    """The kept photos by user and place, until all are known and the draw can be made.
+
+    Args:
+        per_user: photos a user, or None.
+        per_place: photos a place, or None.
+    """
+
+    def __init__(self, per_user: int | None, per_place: int | None) -> None:
+        self._per_user, self._per_place = per_user, per_place
+        self._ids: list[Hashes] = []
+        self._users: list[Hashes] = []
+        self._places: list[NDArray[np.int64]] = []
+
+    def add(self, ids: Hashes, users: Hashes, places: NDArray[np.int64]) -> None:
+        """Remember kept photos: hashes of their ids and users (`NOBODY` where unknown), and their cells, (N,) each."""
+        self._ids.append(ids)
+        if self._per_user is not None:
+            self._users.append(users)
+        if self._per_place is not None:
+            self._places.append(places)
+
+    def draw(self) -> tuple[Hashes, dict[str, int]]:
+        """The ids that the caps leave out, sorted, and how many by reason; users first, then places among the rest."""
+        if not self._ids or (self._per_user is None and self._per_place is None):
+            return np.empty(0, np.uint64), {}
+        ids = np.concatenate(self._ids)
+        out = np.zeros(len(ids), np.bool_)
+        counts = {}
+        if self._per_user is not None:
+            users = np.concatenate(self._users)
+            out = _beyond(users, ids, self._per_user) & (users != NOBODY)
+            counts["user-cap"] = int(out.sum())
+        if self._per_place is not None:
+            rest = np.flatnonzero(~out)
+            crowded = _beyond(np.concatenate(self._places)[rest], ids[rest], self._per_place)
+            out[rest[crowded]] = True
+            counts["place-cap"] = int(crowded.sum())
+        return np.sort(ids[out]), {reason: count for reason, count in counts.items() if count}
+
+
+def _beyond(groups: NDArray[np.int64] | Hashes, ids: Hashes, most: int) -> NDArray[np.bool_]:
+    """Which members come after the first `most` of their group, in the order of their ids' hashes, (N,)."""
+    order = np.lexsort((ids, groups))
+    ordered = groups[order]
+    beyond = np.zeros(len(groups), np.bool_)
+    beyond[order[most:]] = ordered[most:] == ordered[:-most]
+    return beyond

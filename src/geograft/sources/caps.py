@@ -3,10 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from geograft.sources.doubles import NOBODY
 from geograft.sources.hashes import Hashes
-
-NOBODY = np.uint64(0)
-"""The user of photos that state none; they count as nobody's."""
 
 
 class Caps:

@@ -33,7 +33,7 @@ def place_cells(lon: Any, lat: Any, side_m: float) -> NDArray[np.int64]:
     around = 2 * np.pi * EARTH_RADIUS_M * np.cos(np.radians(np.minimum(farthest, 90)))
     columns = np.maximum(np.floor(around / side_m), 1)
     column = np.minimum(np.floor(np.mod(lon + 180, 360) / 360 * columns), columns - 1)
-    return row.astype(np.int64) * _COLUMNS + column.astype(np.int64)
+    return np.asarray(row.astype(np.int64) * _COLUMNS + column.astype(np.int64))
 
 
 def neighbourhoods(lon: Any, lat: Any, side_m: float) -> NDArray[np.int64]:

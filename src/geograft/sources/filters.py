@@ -5,22 +5,21 @@ hashes each, so that ten million photos need some hundred megabytes. The result 
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from geograft.errors import BadSetting
-from geograft.sources.caps import NOBODY, Caps
+from geograft.sources.caps import Caps
 from geograft.sources.cells import place_cells
 from geograft.sources.centroids import on_centroid, on_whole_degrees
 from geograft.sources.daylight import CIVIL_TWILIGHT_DEG, sun_elevation
-from geograft.sources.hashes import Hashes, SeenHashes, id_hashes, mixed, text_hashes
+from geograft.sources.doubles import Doubles, Flags, user_hashes
+from geograft.sources.hashes import Hashes, id_hashes
 from geograft.sources.licences import FREE_LICENCES, licence_name, licence_names
 
 __all__ = ["FREE_LICENCES", "Filter", "FilterSettings", "id_hashes"]
@@ -32,11 +31,6 @@ PANORAMA_FOV_DEG = 150.0
 """Horizontal field of view beyond which a photo is a panorama."""
 
 _MAX_BITS = 32
-_MINUTE_US = 60_000_000
-_PLACES_A_DEGREE = 1e5
-"""Two photos of one place are less than about a metre apart."""
-
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -119,14 +113,9 @@ class Filter:
         self._settings = settings
         self._licences = None if settings.licences is None else frozenset(map(licence_name, settings.licences))
         self._since, self._until = _moment("since", settings.since), _moment("until", settings.until)
-        self._seen = {name: SeenHashes() for name in _DOUBLES}
+        self._doubles = Doubles(settings.perceptual)
         self._caps = Caps(settings.max_per_user, settings.max_per_place)
         self._drawn: tuple[Hashes, dict[str, int]] | None = None
-        self._likeness: Any = None
-        if settings.perceptual is not None:
-            from geograft.sources.likeness import Likeness
-
-            self._likeness = Likeness(settings.perceptual)
 
     def reasons(self, photos: pd.DataFrame) -> pd.Series:
         """Why each photo is left out, by row; "" where it is kept, and remembered.
@@ -182,115 +171,18 @@ class Filter:
         if self._until is not None:
             yield "after-until", np.asarray(taken >= self._until, np.bool_)
 
-    # --- photos beside others -----------------------------------------------------------------------------
-
     def _refuse_doubles(self, photos: pd.DataFrame, found: NDArray[np.object_]) -> None:
-        """Write the reasons of doubled photos into `found`, and remember the kept ones."""
+        """Write the reasons of doubled photos into `found`, and remember the kept ones for the caps."""
         rows = np.flatnonzero(found == "")
         if not len(rows):
             return
         photos = photos.iloc[rows]
-        users = _user_hashes(photos["user"])
-        keys = _keys(photos, users)
-        verdicts = self._doubles(photos, keys)
-        found[rows] = verdicts
-        kept = verdicts == ""
-        for name, (hashes, known) in keys.items():
-            self._seen[name].add(hashes[kept & known])
+        ids, users = id_hashes(photos["photo_id"]), user_hashes(photos["user"])
+        found[rows] = self._doubles.reasons(photos, ids, users)
         if self._settings.max_per_user is not None or self._settings.max_per_place is not None:
+            kept = found[rows] == ""
             places = place_cells(photos["lon"], photos["lat"], self._settings.place_m)
-            self._caps.add(keys["duplicate-id"][0][kept], users[kept], places[kept])
-
-    def _doubles(self, photos: pd.DataFrame, keys: "Keys") -> NDArray[np.object_]:
-        """Why each photo is a double, or "", (N,)."""
-        verdicts = np.full(len(photos), "", object)
-        for name, (hashes, known) in keys.items():
-            verdicts[self._seen[name].holds(hashes) & known & (verdicts == "")] = name
-        rows = np.flatnonzero(verdicts == "")
-        if self._likeness is None:
-            rows = rows[_entangled([(hashes[rows], known[rows]) for hashes, known in keys.values()])]
-        for row, verdict in self._one_by_one(photos, keys, rows):
-            verdicts[row] = verdict
-        return verdicts
-
-    def _one_by_one(self, photos: pd.DataFrame, keys: "Keys", rows: NDArray[np.intp]) -> Iterator[tuple[int, str]]:
-        """The verdicts of rows that depend on other rows of the batch, in order."""
-        seen: dict[str, set[int]] = {name: set() for name in keys}
-        own = {name: (hashes[rows].tolist(), known[rows].tolist()) for name, (hashes, known) in keys.items()}
-        alike = self._alike(photos.iloc[rows])
-        for at, (row, looks_alike) in enumerate(zip(rows.tolist(), alike, strict=True)):
-            mine = {name: hashes[at] for name, (hashes, known) in own.items() if known[at]}
-            verdict = next((name for name, value in mine.items() if value in seen[name]), "")
-            if not verdict and looks_alike():
-                verdict = "near-duplicate"
-            if not verdict:
-                for name, value in mine.items():
-                    seen[name].add(value)
-            yield row, verdict
-
-    def _alike(self, photos: pd.DataFrame) -> Iterator[Any]:
-        """For each photo, in order, a question whether it looks like a kept one; asking keeps it if not."""
-        if self._likeness is None:
-            yield from (_never for _ in range(len(photos)))
-            return
-        from geograft.sources.likeness import hash_places, photo_hash
-
-        cells, around = hash_places(photos["lon"], photos["lat"])
-        with ThreadPoolExecutor() as pool:
-            values = pool.map(lambda uri: photo_hash(uri) if _is_local(uri) else None, photos["uri"])
-            for cell, near, value in zip(cells.tolist(), around, values, strict=True):
-                yield lambda cell=cell, near=near, value=value: self._looks_alike(value, cell, near)
-
-    def _looks_alike(self, value: int | None, cell: int, around: NDArray[np.int64]) -> bool:
-        """Whether a photo looks like a kept one of its neighbourhood; it is kept itself if not."""
-        if value is None:
-            return False
-        if self._likeness.alike(value, around):
-            return True
-        self._likeness.add(value, cell)
-        return False
-
-
-_DOUBLES = ("duplicate-id", "duplicate-content", "duplicate")
-Keys = dict[str, tuple[Hashes, Flags]]
-"""By reason: what a photo may share with another, hashed, and where it is known; (N,) each."""
-
-
-def _keys(photos: pd.DataFrame, users: Hashes) -> Keys:
-    """What makes two photos doubles of each other."""
-    minutes = np.asarray(photos["taken"].dt.tz_localize(None), "datetime64[us]").view(np.int64) // _MINUTE_US
-    lon, lat = (np.rint(_numbers(photos[name]) * _PLACES_A_DEGREE).astype(np.int64) for name in ("lon", "lat"))
-    return {
-        "duplicate-id": (id_hashes(photos["photo_id"]), np.ones(len(photos), np.bool_)),
-        "duplicate-content": (text_hashes(photos["digest"]), np.asarray(photos["digest"].notna(), np.bool_)),
-        "duplicate": (mixed(users, minutes, lon, lat), np.asarray(photos["taken"].notna(), np.bool_)),
-    }
-
-
-def _user_hashes(users: pd.Series) -> Hashes:
-    """Hashes of users, (N,); `NOBODY` where none is stated."""
-    hashes = text_hashes(users)
-    hashes[np.asarray(users.isna() | (users == ""), np.bool_)] = NOBODY
-    return hashes
-
-
-def _entangled(keys: Iterable[tuple[Hashes, Flags]]) -> Flags:
-    """Which rows share something with another row, (N,)."""
-    found: Any = False
-    for hashes, known in keys:
-        _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-        found = found | ((counts[inverse] > 1) & known)
-    return np.asarray(found, np.bool_)
-
-
-def _never() -> bool:
-    """Nothing looks alike where looks do not count."""
-    return False
-
-
-def _is_local(uri: Any) -> bool:
-    """Whether an address is a path of this machine."""
-    return isinstance(uri, str) and "://" not in uri
+            self._caps.add(ids[kept], users[kept], places[kept])
 
 
 def _numbers(column: pd.Series) -> NDArray[np.float64]:

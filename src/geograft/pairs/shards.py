@@ -1,168 +1,220 @@
-"""Chips read from scenes into Parquet files, a shard at a time, so that a killed run loses one shard at most.
+"""Shards: Parquet files of chips with their pixels and photos, written one by one, each whole or not at all.
 
-A shard that is whole is never written again. What a shard holds depends on the plan alone, so a run that was
-killed and started again writes the same bytes as one that was not.
+What a shard holds depends on the plan alone (and on the teacher, where there is one), so a run that was killed and
+started again writes the same bytes as one that was not, whoever writes the shard. Beside each shard lies a manifest
+with its counts and the SHA-256 of its bytes. `docs/shards.md` describes the format.
 """
 
+import hashlib
 import json
-import logging
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geograft.errors import UnreadableTable
-from geograft.pairs.candidates import SceneSet
-from geograft.pairs.grid import geobox
-from geograft.raster import Scene, cloud_share, read
-from geograft.sensors import Sensor
-from geograft.tables import atomic, track
+from geograft.errors import GeograftError, OutputExists, UnreadableTable
+from geograft.pairs.cutting import Cut, PlannedChip, cut_chips
+from geograft.pairs.encoding import decode, encode
+from geograft.pairs.planned import PlanFolder, SceneShelf
+from geograft.pairs.times import days_between, microseconds, time_column
+from geograft.pairs.vectors import Vectors
+from geograft.tables import Manifest, atomic, manifest_path, read_manifest, write_manifest
 
-logger = logging.getLogger(__name__)
+FORMAT = "geograft-shard-1"
+GROUP_ROWS = 512
+GROUP_BYTES = 2**25
+"""Pixel bytes of a row group: what a reader of a stream holds."""
 
-READERS = 4
-"""Threads that read chips; GDAL decodes without holding Python's lock."""
+EMBEDDING = pa.list_(pa.float16())
+PHOTO_FIELDS = (
+    ("photo_id", pa.string()),
+    ("col", pa.float32()),
+    ("row", pa.float32()),
+    ("accuracy_m", pa.float32()),
+    ("heading_deg", pa.float32()),
+    ("time_gap_days", pa.float32()),
+    ("embedding", EMBEDDING),
+)
+_PLAN_COLUMNS = ("chip_id", "split", "epsg", "left", "top", "gsd", "size")
+_META = ("format", "shape", "dtype", "bands", "sensor", "encoding", "plan", "teacher", "rejected")
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A chip's pixels, or why it has none.
+class ShardTask:
+    """One shard to write; what another process needs.
 
     Attributes:
-        chip_id: the chip.
-        scene_id: the scene that it was cut of, or "".
-        pixels: native values (C, S, S), or None.
-        reason: why no scene served: "cloudy", "nodata" or "unreadable-scene"; "" where one did.
+        out: the folder of pairs.
+        number: of the shard, and of the plan's row group.
+        teacher: fingerprint of the teacher whose embeddings go in, or "".
     """
 
-    chip_id: str
-    scene_id: str = ""
-    pixels: NDArray[Any] | None = None
-    reason: str = ""
+    out: Path
+    number: int
+    teacher: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The shard."""
+        return self.out / "shards" / f"part-{self.number:05d}.parquet"
 
 
-def write_shards(
-    plan: pd.DataFrame, scenes: SceneSet, folder: Path, *, shard_chips: int, max_cloud: float
-) -> pd.DataFrame:
-    """Cut every planned chip, keeping the shards that are there already.
-
-    Args:
-        plan: chip_id, epsg, left, top, gsd, size, candidates (scene ids to try, best first).
-        scenes: the scenes that candidates name.
-        folder: where `part-00000.parquet` ... go.
-        shard_chips: chips a shard.
-        max_cloud: largest share of a footprint under clouds.
-
-    Returns:
-        chip_id, scene_id, reason of every planned chip; the reason is "" where it was cut.
+def write_shard(task: ShardTask) -> int:
+    """Cut and write a shard with its manifest; gives the number of chips in it.
 
     Raises:
-        DiskFull: the disk filled up; whole shards stay, to go on from.
+        MissingInput, UnreadableTable: a table of the plan is absent or damaged.
+        DiskFull: the disk filled up; nothing was left behind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    plan = in_reading_order(plan)
-    parts = [plan.iloc[start : start + shard_chips] for start in range(0, len(plan), shard_chips)]
-    paths = [folder / f"part-{number:05d}.parquet" for number in range(len(parts))]
-    missing = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
-    if len(missing) < len(parts):
-        logger.info("%d of %d shards are there already", len(parts) - len(missing), len(parts))
-    total = sum(len(part) for _, part in missing)
-    cuts = track(_cut_all([part for _, part in missing], scenes, max_cloud), "Cutting chips", total)
-    for path, part in missing:
-        _write(path, [next(cuts) for _ in range(len(part))], scenes.sensor)
-    next(cuts, None)
-    return pd.concat([_outcome(path) for path in paths], ignore_index=True)
+    plan = PlanFolder(task.out)
+    chips = plan.chips(task.number)
+    shelf = plan.scenes(name for chip in chips for stack in chip.stacks for name in stack.scenes)
+    cuts = cut_chips(chips, shelf.find, plan.max_cloud)
+    meta = _metadata(plan, chips, cuts, task.teacher)
+    with atomic(task.path) as temporary:
+        _write_rows(temporary, _columns(task, plan, cuts, shelf), cuts, meta)
+    _write_record(task, plan, Counter(cut.reason for cut in cuts))
+    return sum(cut.pixels is not None for cut in cuts)
 
 
-def in_reading_order(plan: pd.DataFrame) -> pd.DataFrame:
-    """Chips ordered so that neighbours in a scene are read one after another."""
-    first = plan["candidates"].str[0]
-    tile = 8 * plan["gsd"] * plan["size"]
-    keys = {"_scene": first, "_row": -(plan["top"] // tile), "_column": plan["left"] // tile}
-    ordered = plan.assign(**keys).sort_values([*keys, "chip_id"])
-    return ordered.drop(columns=[*keys]).reset_index(drop=True)
+def _write_record(task: ShardTask, plan: PlanFolder, counts: Counter[str]) -> None:
+    """Write a shard's manifest: whose it is, its counts, and what tells that it is whole."""
+    about: dict[str, Any] = {"plan": plan.digest, "teacher": task.teacher}
+    about |= {"bytes": task.path.stat().st_size, "sha256": sha256(task.path)}
+    skipped = {reason: count for reason, count in sorted(counts.items()) if reason}
+    found = {"done": counts[""], "skipped": skipped, "failed": {}}
+    settings = {"encoding": plan.encoding, "max_cloud": plan.max_cloud}
+    write_manifest(task.path, Manifest("pairs materialise", {"plan": "plan"}, settings, found, extra=about))
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left half written."""
-    for path in folder.glob(".*.part.*"):
-        path.unlink(missing_ok=True)
-
-
-def _cut_all(parts: list[pd.DataFrame], scenes: SceneSet, max_cloud: float) -> Iterator[Cut]:
-    """The cuts of all chips, in order, a shard read ahead of nobody."""
-    with ThreadPoolExecutor(READERS) as pool:
-        for part in parts:
-            yield from pool.map(lambda chip: cut(chip, scenes, max_cloud), part.itertuples(index=False))
-
-
-def cut(chip: Any, scenes: SceneSet, max_cloud: float) -> Cut:
-    """Cut a chip of the first of its candidate scenes that is whole and clear there.
-
-    Args:
-        chip: a row of the plan.
-        scenes: finds scenes by id.
-        max_cloud: largest share of the footprint under clouds.
-    """
-    from geograft.errors import GeograftError
-
-    reason = ""
-    for scene_id in chip.candidates:
-        try:
-            pixels, reason = _look(scenes.by_id[scene_id], geobox(chip), max_cloud)
-        except GeograftError as error:
-            logger.warning("Chip %s: %s", chip.chip_id, error)
-            reason = "unreadable-scene"
-            continue
-        if pixels is not None:
-            return Cut(chip.chip_id, scene_id, pixels)
-    return Cut(chip.chip_id, reason=reason)
-
-
-def _look(scene: Scene, box: Any, max_cloud: float) -> tuple[NDArray[Any] | None, str]:
-    """The pixels of a box, or None and the reason."""
-    if cloud_share(scene, box) > max_cloud:
-        return None, "cloudy"
-    raster = read(scene, box)
-    return (raster.pixels, "") if raster.valid.all() else (None, "nodata")
-
-
-def _write(path: Path, cuts: list[Cut], sensor: Sensor) -> None:
-    """Write one shard: a row a chip that was cut, and the others' reasons in the metadata."""
-    done = [item for item in cuts if item.pixels is not None]
-    size = done[0].pixels.shape[-1] if done and done[0].pixels is not None else 0
-    meta = {
-        "shape": json.dumps([len(sensor.bands), size, size]),
+def _metadata(plan: PlanFolder, chips: Sequence[PlannedChip], cuts: Sequence[Cut], teacher: str) -> dict[str, str]:
+    """What a shard says about itself: all that is needed to read its pixels."""
+    sensor = plan.sensor
+    rejected = {chip.chip_id: cut.reason for chip, cut in zip(chips, cuts, strict=True) if cut.pixels is None}
+    return {
+        "format": FORMAT,
+        "shape": json.dumps([len(sensor.bands), plan.size, plan.size]),
         "dtype": sensor.dtype,
+        "bands": json.dumps(sensor.bands),
         "sensor": sensor.name,
-        "rejected": json.dumps({item.chip_id: item.reason for item in cuts if item.pixels is None}),
+        "encoding": plan.encoding,
+        "plan": plan.digest,
+        "teacher": teacher,
+        "rejected": json.dumps(rejected),
     }
-    pixels = [np.ascontiguousarray(item.pixels, sensor.dtype).tobytes() for item in done]
-    columns = [
-        pa.array([item.chip_id for item in done], pa.string()),
-        pa.array(pixels, pa.large_binary()),
-        pa.array([item.scene_id for item in done], pa.string()),
-    ]
-    table = pa.table(columns, names=["chip_id", "pixels", "scene_id"]).replace_schema_metadata(meta)
-    with atomic(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=512, use_dictionary=["scene_id"])
 
 
-def _outcome(path: Path) -> pd.DataFrame:
-    """chip_id, scene_id and reason of a shard's chips."""
-    meta = shard_metadata(path)
-    cut_ = pq.read_table(path, columns=["chip_id", "scene_id"]).to_pandas().assign(reason="")
-    rejected = json.loads(meta["rejected"])
-    failed = pd.DataFrame({"chip_id": list(rejected), "scene_id": "", "reason": list(rejected.values())})
-    return pd.concat([cut_, failed.astype(cut_.dtypes.to_dict())], ignore_index=True)
+def _columns(task: ShardTask, plan: PlanFolder, cuts: Sequence[Cut], shelf: SceneShelf) -> pa.Table:
+    """A shard's rows without their pixels."""
+    rows = [row for row, cut in enumerate(cuts) if cut.pixels is not None]
+    done = [cuts[row] for row in rows]
+    planned = plan.rows("chips", task.number, _PLAN_COLUMNS).take(pa.array(rows, pa.int64()))
+    taken = microseconds(pa.array([shelf.rows[cut.scenes[0]]["taken"] for cut in done], pa.timestamp("us", "UTC")))
+    pairs = _pairs_of(plan.rows("pairs", task.number), planned["chip_id"])
+    columns = {
+        **{name: planned[name] for name in planned.column_names},
+        "sensor": pa.array([plan.sensor.name] * len(done), pa.string()),
+        "scene_id": pa.array([cut.scenes[0] for cut in done], pa.string()),
+        "scene_ids": pa.array([list(cut.scenes) for cut in done], pa.list_(pa.string())),
+        "taken": time_column(taken),
+        "cloud_share": pa.array([cut.cloud for cut in done], pa.float32()),
+        "photos": _photo_lists(*pairs, taken, _vectors(task)),
+    }
+    return pa.table(columns)
+
+
+def _pairs_of(pairs: pa.Table, chip_ids: Any) -> tuple[pa.Table, NDArray[np.int64], int]:
+    """The pairs of some chips, the row of the chip of each, and the number of chips."""
+    owner = pc.index_in(pairs["chip_id"], chip_ids.combine_chunks())
+    pairs = pairs.filter(pc.is_valid(owner))
+    rows = np.asarray(owner.drop_null(), np.int64)
+    if (np.diff(rows) < 0).any():
+        raise UnreadableTable("The plan's pairs are not in the order of its chips: make the plan again.")
+    return pairs, rows, len(chip_ids)
+
+
+def _photo_lists(
+    pairs: pa.Table, owner: NDArray[np.int64], chips: int, taken: NDArray[np.int64], vectors: Vectors | None
+) -> pa.Array:
+    """Each chip's photos."""
+    gap = days_between(microseconds(pairs["taken"]), taken[owner])
+    ids = pairs["photo_id"].combine_chunks()
+    columns = {
+        **{name: pairs[name].combine_chunks() for name, _ in PHOTO_FIELDS if name in pairs.column_names},
+        "time_gap_days": pa.array(gap, pa.float32(), from_pandas=True),
+        "embedding": pa.nulls(len(ids), EMBEDDING) if vectors is None else vectors.column(ids),
+    }
+    fields = [pa.field(name, kind) for name, kind in PHOTO_FIELDS]
+    photos = pa.StructArray.from_arrays([columns[field.name].cast(field.type) for field in fields], fields=fields)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=chips))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), photos)
+
+
+def _vectors(task: ShardTask) -> Vectors | None:
+    """The embeddings that go into a shard."""
+    return Vectors.open(task.out, task.teacher) if task.teacher else None
+
+
+def _write_rows(path: Path, table: pa.Table, cuts: Sequence[Cut], meta: Mapping[str, str]) -> None:
+    """Write rows with their pixels, a row group at a time."""
+    done = [cut.pixels for cut in cuts if cut.pixels is not None]
+    step = max(1, min(GROUP_ROWS, GROUP_BYTES // max(1, done[0].nbytes))) if done else 1
+    field = pa.field("pixels", pa.binary())
+    schema = table.schema.insert(2, field).with_metadata(dict(meta))
+    plain = [name for name in schema.names if name not in {"pixels", "photos", "scene_ids"}]
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=["split", "sensor", "scene_id"], write_statistics=plain
+    ) as writer:
+        for start in range(0, max(1, len(done)), step):
+            content = [encode(pixels, meta["encoding"]) for pixels in done[start : start + step]]
+            part = table.slice(start, step).add_column(2, field, pa.array(content, pa.binary()))
+            writer.write_table(part.replace_schema_metadata(schema.metadata))
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_whole(task: ShardTask, plan: str) -> bool:
+    """Whether a shard is there as it was written; its bytes are read only where it is newer than its manifest.
+
+    Raises:
+        OutputExists: the shard is of another plan, or holds embeddings of another teacher.
+    """
+    found = _claim(task.path)
+    if not found:
+        return False
+    if (found["plan"], found["teacher"]) != (plan, task.teacher):
+        what = "of another plan" if found["plan"] != plan else "with embeddings of another teacher, or with none"
+        raise OutputExists(f"{task.path} is a shard {what}: name another folder, or remove {task.path.parent}.")
+    if "sha256" not in found or not task.path.is_file() or task.path.stat().st_size != found["bytes"]:
+        return False
+    touched = task.path.stat().st_mtime_ns > manifest_path(task.path).stat().st_mtime_ns
+    return not touched or sha256(task.path) == found["sha256"]
+
+
+def _claim(path: Path) -> dict[str, Any]:
+    """What a shard's manifest, or else the shard itself, says that it is of; empty where neither can be read."""
+    for read in (lambda: dict(read_manifest(path).extra), lambda: dict(shard_metadata(path))):
+        try:
+            found = read()
+        except GeograftError:
+            continue
+        if {"plan", "teacher"} <= set(found):
+            return found
+    return {}
+
+
+# --- reading ----------------------------------------------------------------------------------------------
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -171,16 +223,18 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def shard_metadata(path: Path) -> dict[str, str]:
-    """A shard's metadata: shape, dtype, sensor, rejected.
+    """A shard's metadata: format, shape, dtype, bands, sensor, encoding, plan, teacher, rejected.
 
     Raises:
         UnreadableTable: the file is no whole shard.
     """
     try:
         found = pq.read_schema(path).metadata or {}
-        return {key: found[key.encode()].decode() for key in ("shape", "dtype", "sensor", "rejected")}
+        return {key: found[key.encode()].decode() for key in _META}
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise UnreadableTable(f"{path} is not a whole shard: remove it and run again.") from error
+        raise UnreadableTable(
+            f"{path} is not a whole shard: remove it and run `geograft pairs materialise`."
+        ) from error
 
 
 def count_chips(path: Path) -> int:
@@ -193,6 +247,23 @@ def count_chips(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
+def row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a shard, a row group at a time.
+
+    Raises:
+        UnreadableTable: the file is no whole shard.
+    """
+    shard_metadata(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableTable(
+            f"{path} is damaged ({error}): remove it and run `geograft pairs materialise`."
+        ) from error
+
+
 def read_pixels(path: Path, wanted: frozenset[str]) -> tuple[list[str], NDArray[Any]]:
     """Chip ids and pixels (N, C, S, S) of the wanted chips of a shard.
 
@@ -200,15 +271,13 @@ def read_pixels(path: Path, wanted: frozenset[str]) -> tuple[list[str], NDArray[
         UnreadableTable: the file is no whole shard.
     """
     meta = shard_metadata(path)
-    try:
-        table = pq.read_table(path, columns=["chip_id", "pixels"])
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableTable(f"{path} is damaged ({error}): remove it and make the pairs again.") from error
-    ids = table["chip_id"].to_pylist()
-    keep = [row for row, chip_id in enumerate(ids) if chip_id in wanted]
-    shape = tuple(json.loads(meta["shape"]))
-    column = table["pixels"]
-    pixels = np.empty((len(keep), *shape), np.dtype(meta["dtype"]))
-    for place, row in enumerate(keep):
-        pixels[place] = np.frombuffer(column[row].as_buffer(), meta["dtype"]).reshape(shape)
-    return [ids[row] for row in keep], pixels
+    ids: list[str] = []
+    pixels: list[NDArray[Any]] = []
+    for group in row_groups(path, ["chip_id", "pixels"]):
+        column = group["pixels"].combine_chunks()
+        for row, chip_id in enumerate(group["chip_id"].to_pylist()):
+            if chip_id in wanted:
+                ids.append(chip_id)
+                pixels.append(decode(column[row].as_buffer(), meta))
+    shape = (0, *json.loads(meta["shape"]))
+    return ids, np.stack(pixels) if pixels else np.empty(shape, np.dtype(meta["dtype"]))

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from geograft.errors import BadCoordinates, BadSetting, EmptyTable, MissingColumns, MissingInput
+from geograft.sources.filters import FilterSettings
 from geograft.sources.photos import COLUMNS, PhotoSettings, read_photos
 from geograft.tables import read_manifest, read_table
 
@@ -25,7 +26,7 @@ def write_csv(tmp_path, make_photo):
     return write
 
 
-HERE = {"lat": 47.0, "lon": 9.0}
+HERE = {"lat": 47.01, "lon": 9.02}
 
 
 def test_a_folder_becomes_a_table_by_its_exif(tmp_path, make_photo):
@@ -53,7 +54,7 @@ def test_a_csv_becomes_a_table_and_exif_fills_what_it_lacks(tmp_path, write_csv)
     row["exif"] = {"lat": 10.0, "lon": 10.0, "accuracy": 3.0, "heading": 45.0, "taken": "2024:07:01 10:30:00"}
     table = read_table(read_photos(write_csv([row]), tmp_path / "out.parquet").out)
     found = table.iloc[0]
-    assert (found.geometry.x, found.geometry.y) == (9, 47)
+    assert (found.geometry.x, found.geometry.y) == (9.02, 47.01)
     assert (found.photo_id, found.accuracy_m, found.heading_deg) == ("w-1", 12, 45)
     assert (found.user, found.licence, found.tags, found.place) == ("ada", "CC0", "lake", "north")
     assert (found.width, found.height, found.taken.hour) == (64, 48, 10)
@@ -61,9 +62,9 @@ def test_a_csv_becomes_a_table_and_exif_fills_what_it_lacks(tmp_path, write_csv)
 
 
 def test_a_csv_row_without_position_takes_that_of_its_exif(tmp_path, write_csv):
-    rows = [{"lat": None, "lon": None, "exif": {"lat": 47.5, "lon": 9.5}}, HERE | {}, {"lat": None, "lon": 9.0}]
+    rows = [{"lat": None, "lon": None, "exif": {"lat": 47.51, "lon": 9.52}}, HERE | {}, {"lat": None, "lon": 9.0}]
     summary = read_photos(write_csv(rows), tmp_path / "out.parquet")
-    assert read_table(summary.out).geometry.x.round(6).tolist() == [9.5, 9.0]
+    assert read_table(summary.out).geometry.x.round(6).tolist() == [9.52, 9.02]
     assert summary.skipped == {"no-gps": 1}
 
 
@@ -111,8 +112,9 @@ def test_a_table_with_swapped_columns_is_refused(tmp_path, write_csv):
 
 def test_a_licence_list_keeps_only_those(tmp_path, write_csv):
     rows = [HERE | {"licence": licence} for licence in ("CC0", "all rights reserved", None)]
-    summary = read_photos(write_csv(rows), tmp_path / "o.parquet", settings=PhotoSettings(licences=("CC0",)))
-    assert (summary.photos, summary.skipped) == (1, {"licence": 2})
+    settings = PhotoSettings(filters=FilterSettings(licences=("CC0",)))
+    summary = read_photos(write_csv(rows), tmp_path / "o.parquet", settings=settings)
+    assert (summary.photos, summary.skipped) == (2, {"licence-not-free": 1})
 
 
 def test_addresses_are_kept_and_not_opened(tmp_path, write_csv):

@@ -1,12 +1,15 @@
-"""Photo tables of any site: which column means what, and cells turned into numbers and times."""
+"""Photo tables of any site: which column means what, and cells turned into numbers, positions and headings."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from geograft.errors import BadSetting, EmptyTable, MissingColumns, MissingInput, UnreadableTable
+from geograft.errors import BadSetting, MissingColumns
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "photo_id": ("photo_id", "id", "image_id", "key", "gbifid"),
@@ -23,110 +26,183 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "width": ("width", "image_width"),
     "height": ("height", "image_height"),
     "place": ("place", "walk", "site", "sequence", "sequence_id", "group"),
+    "source": ("source",),
 }
 """Field to the column names that mean it, the usual one first; case, spaces and underscores do not count."""
 
 REQUIRED = ("file", "lat", "lon")
 
+GEOMETRY = {"lon": "geometry.coordinates.0", "lat": "geometry.coordinates.1"}
+"""The columns that hold the position of a table's point geometry, in degrees; it goes before other columns."""
 
-def read_csv(path: Path, encoding: str | None = None) -> pd.DataFrame:
-    """A CSV file (comma, semicolon or tab) with every cell as text; empty cells are missing.
-
-    Args:
-        path: the file.
-        encoding: as Python names it; UTF-8, with or without a byte order mark, where None.
-
-    Raises:
-        MissingInput: there is no such file.
-        UnreadableTable: it is in another encoding or its rows are broken.
-        EmptyTable: it has no rows.
-    """
-    if not path.is_file():
-        raise MissingInput(f"There is no file {path}: check the path.")
-    try:
-        table = pd.read_csv(path, dtype=str, sep=_separator(path, encoding), encoding=encoding or "utf-8-sig")
-    except (UnicodeError, LookupError) as error:
-        raise UnreadableTable(f"{path} is not in {encoding or 'UTF-8'} ({error}): {_encoding_advice(path)}.") from error
-    except pd.errors.EmptyDataError as error:
-        raise EmptyTable(f"{path} is empty: export the table again.") from error
-    except (pd.errors.ParserError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableTable(f"{path} cannot be read as CSV ({reason}): export the table again.") from error
-    if table.empty:
-        raise EmptyTable(f"{path} has a header and no rows: export the table again.")
-    return table
+_WINDS = ("n", "nne", "ne", "ene", "e", "ese", "se", "sse", "s", "ssw", "sw", "wsw", "w", "wnw", "nw", "nnw")
+_WORDS = (("north", "n"), ("south", "s"), ("east", "e"), ("west", "w"))
+_PARTS = re.compile(r"\d+(?:[.,]\d+)?")
+_POSITION = re.compile(r"[\s+\-NSEW\d.,;:°º˚'′’\"″”DEGMINSC]+")
 
 
-def _encoding_advice(path: Path) -> str:
-    """What to do about a table that is not text in the expected encoding, by its first bytes."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "it is in UTF-16; write `encoding: utf-16` into a YAML file and pass it with --config"
-    if b"\0" in head:
-        return "it is no text; give a CSV file, or a folder of photos"
-    return "write its encoding, such as `encoding: latin-1`, into a YAML file and pass it with --config"
+# --- which column means what ------------------------------------------------------------------------------
 
 
-def _separator(path: Path, encoding: str | None) -> str:
-    """The separator that the header line uses most."""
-    with path.open(encoding=encoding or "utf-8-sig", newline="") as file:
-        header = file.readline()
-    return max((",", ";", "\t"), key=header.count)
-
-
-def rename(table: pd.DataFrame, overrides: Mapping[str, str], path: Path) -> pd.DataFrame:
-    """A table with the columns of `SYNONYMS`, absent ones missing in every row.
-
-    Args:
-        table: as read.
-        overrides: field to the column that holds it; an empty name means that the table has none.
-        path: named in errors.
-
-    Raises:
-        BadSetting: `overrides` names a field that photo tables do not have.
-        MissingColumns: a required field or a column named in `overrides` is absent.
-    """
-    if strange := sorted(set(overrides) - set(SYNONYMS)):
-        raise BadSetting(f"No field is called {', '.join(strange)}; columns can be named for {', '.join(SYNONYMS)}.")
-    plain = {_plain(name): name for name in reversed(list(table.columns))}
-    chosen = {field: _choose(field, plain, overrides) for field in SYNONYMS}
-    wrong = [f"{name} (for {field})" for field, name in overrides.items() if name and _plain(name) not in plain]
-    absent = [f"{field} ({', '.join(SYNONYMS[field])})" for field in REQUIRED if chosen[field] is None]
-    if wrong or absent:
-        raise MissingColumns(
-            f"{path} lacks the column {' and '.join(wrong + absent)}; it has {', '.join(table.columns)}. "
-            "Rename a column, or say which one it is by `columns: {lat: <its name>}` in a YAML file with --config."
-        )
-    missing = pd.Series(pd.NA, index=table.index, dtype="string")
-    columns = {field: missing if name is None else table[name] for field, name in chosen.items()}
-    return pd.DataFrame({field: column.astype("string").str.strip() for field, column in columns.items()})
-
-
-def _choose(field: str, plain: Mapping[str, str], overrides: Mapping[str, str]) -> str | None:
-    """The table's column of a field, or None."""
-    if field in overrides:
-        return plain.get(_plain(overrides[field]))
-    return next((plain[_plain(name)] for name in SYNONYMS[field] if _plain(name) in plain), None)
-
-
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A column name without case, spaces and marks."""
     return "".join(letter for letter in str(name).lower() if letter.isalnum())
 
 
-def numbers(cells: pd.Series) -> pd.Series:
-    """Finite floats of text, decimal commas too; NaN where a cell is no number."""
-    text = cells.astype("string").str.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True)
-    values = pd.to_numeric(text, errors="coerce").astype("float64")
+def find(names: Iterable[str], wanted: str) -> str | None:
+    """The column of a table that is called so, whatever its case, spaces and marks; None where there is none."""
+    key = plain(wanted)
+    return next((name for name in names if plain(name) == key), None)
+
+
+def choose(
+    names: Sequence[str],
+    overrides: Mapping[str, str | Sequence[str]],
+    path: Path,
+    *,
+    given: Collection[str] = (),
+    strict: bool = True,
+) -> dict[str, tuple[str, ...]]:
+    """The columns of a table that hold each field of `SYNONYMS`, the one to look at first in front.
+
+    Args:
+        names: the table's columns.
+        overrides: field to the column that holds it, or to several that are tried in order in each row; an empty
+            name means that the table has none.
+        path: named in errors.
+        given: fields that come from elsewhere, so need no column.
+        strict: refuse a table without the required fields.
+
+    Raises:
+        BadSetting: `overrides` names a field that photo tables do not have.
+        MissingColumns: a required field or all columns named in `overrides` for a field are absent.
+    """
+    if strange := sorted(set(overrides) - set(SYNONYMS)):
+        raise BadSetting(f"No field is called {', '.join(strange)}; columns can be named for {', '.join(SYNONYMS)}.")
+    known = {plain(name): name for name in reversed(names)}
+    chosen = {field: _chosen(field, known, overrides) for field in SYNONYMS}
+    wrong = [
+        f"{' or '.join(_listed(column))} (for {field})"
+        for field, column in overrides.items()
+        if any(_listed(column)) and not chosen[field] and field not in given and isinstance(column, str)
+    ]
+    absent = [
+        f"{field} ({', '.join(_listed(overrides.get(field, SYNONYMS[field])))})"
+        for field in REQUIRED
+        if not chosen[field] and field not in given
+    ]
+    if strict and (wrong or absent):
+        raise MissingColumns(
+            f"{path} lacks the column {' and '.join(wrong + absent)}; it has {', '.join(names)}. "
+            "Rename a column, or say which one it is by `columns: {lat: <its name>}` in a YAML file with --config."
+        )
+    return chosen
+
+
+def _chosen(field: str, known: Mapping[str, str], overrides: Mapping[str, str | Sequence[str]]) -> tuple[str, ...]:
+    """The table's columns of a field: those named that exist, else the geometry, else the first synonym."""
+    if field in overrides:
+        return tuple(dict.fromkeys(known[plain(name)] for name in _listed(overrides[field]) if plain(name) in known))
+    usual = (GEOMETRY[field], *SYNONYMS[field]) if field in GEOMETRY else SYNONYMS[field]
+    return next(((known[plain(name)],) for name in usual if plain(name) in known), ())
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    """One name or several, as several."""
+    return (names,) if isinstance(names, str) else names
+
+
+# --- cells to numbers -------------------------------------------------------------------------------------
+
+
+def text(cells: pd.Series) -> pd.Series:
+    """Cells as text without padding, missing where nothing is left."""
+    trimmed = cells.astype("string").str.strip()
+    return trimmed.mask(trimmed == "")
+
+
+def numbers(cells: pd.Series, decimal: str = ".") -> pd.Series:
+    """Finite floats of text, decimal commas too; NaN where a cell is no number.
+
+    Args:
+        cells: text or numbers.
+        decimal: `,` where points separate thousands (`1.234,5`).
+    """
+    if pd.api.types.is_numeric_dtype(cells.dtype):
+        values = cells.astype("float64")
+    elif decimal == "," or (values := _quickly(cells, pa.float64())) is None:
+        values = _slow_numbers(cells, decimal)
     return values.where(np.isfinite(values))
 
 
-def times(cells: pd.Series) -> pd.Series:
-    """UTC times of text: ISO, EXIF's `2020:06:01 10:30:00`, seconds or milliseconds since 1970; NaT else."""
-    text = cells.astype("string").str.replace(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", regex=True)
-    found = pd.to_datetime(text, errors="coerce", utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-    epoch = pd.to_numeric(text.where(text.str.fullmatch(r"\d{9,13}", na=False)), errors="coerce").astype("float64")
-    seconds = epoch.where(epoch < 1e11, epoch / 1000)
-    counted = pd.to_datetime(seconds, unit="s", errors="coerce", utc=True).astype("datetime64[us, UTC]")
-    return found.where(counted.isna(), counted)
+def _slow_numbers(cells: pd.Series, decimal: str) -> pd.Series:
+    """Floats of text that Arrow does not take for numbers as it stands."""
+    written = text(cells)
+    if decimal == ",":
+        written = written.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
+    written = written.str.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True)
+    return pd.to_numeric(written.astype(object), errors="coerce").astype("float64")
+
+
+def _quickly(cells: pd.Series, kind: pa.DataType) -> pd.Series | None:
+    """Cells cast by Arrow, which is many times faster than by pandas; None where one of them is odd."""
+    try:
+        cast = pc.cast(pa.array(cells, from_pandas=True), kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return None
+    return pd.Series(cast.to_numpy(zero_copy_only=False), index=cells.index)
+
+
+def _where_missing(values: pd.Series, cells: pd.Series, parse: Callable[[str], float]) -> pd.Series:
+    """Values with those that are missing parsed from their cells, each spelling once."""
+    written = text(cells[values.isna()]).dropna()
+    if written.empty:
+        return values
+    known = {cell: parse(cell) for cell in written.unique()}
+    values = values.copy()
+    values.loc[written.index] = written.map(known).astype("float64")
+    return values
+
+
+def coordinates(cells: pd.Series, letters: str, decimal: str = ".") -> pd.Series:
+    """Degrees of numbers or of text such as `48,8584`, `48.8584° N`, `N48 51 30` or `48°51'30.2"N`; NaN else.
+
+    Args:
+        cells: text or numbers.
+        letters: the positive and the negative hemisphere, `NS` or `EW`; another letter makes a cell no position.
+        decimal: see `numbers`.
+    """
+    return _where_missing(numbers(cells, decimal), cells, lambda cell: _degrees(cell, letters))
+
+
+def _degrees(cell: str, letters: str) -> float:
+    """Degrees of one cell, NaN where it is no angle."""
+    upper = cell.upper()
+    hemispheres = re.findall(r"(?<![A-Z])[NSEW](?![A-Z])", upper)
+    parts = [float(part.replace(",", ".")) for part in _PARTS.findall(upper)]
+    clear = _POSITION.fullmatch(upper) and 1 <= len(parts) <= 3 and all(part < 60 for part in parts[1:])
+    if not clear or len(hemispheres) > 1 or not set(hemispheres) <= set(letters):
+        return np.nan
+    size = sum(part / 60**power for power, part in enumerate(parts))
+    negative = upper.startswith(("-", "\N{MINUS SIGN}")) or hemispheres == [letters[1]]
+    return -size if negative else size
+
+
+def headings(cells: pd.Series, decimal: str = ".") -> pd.Series:
+    """Degrees clockwise from north, 0 to below 360, of numbers, `315°`, `NW` or `west-northwest`; NaN else.
+
+    What lies beyond 0 to 360 is missing: -1 is how many sites write that they do not know.
+    """
+    values = _where_missing(numbers(cells, decimal), cells, _wind)
+    return (values % 360).where((values >= 0) & (values <= 360))
+
+
+def _wind(cell: str) -> float:
+    """Degrees of one cell in words or with a unit, NaN where it is no direction."""
+    lower = cell.lower()
+    if found := re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*(?:°|º|deg|degrees?)\s*(?:[tm]|true|magnetic)?", lower):
+        return float(found[1].replace(",", "."))
+    for word, letter in _WORDS:
+        lower = re.sub(word + r"(?:ern|erly)?", letter, lower)
+    name = re.sub(r"[\s_./-]+", "", lower)
+    return _WINDS.index(name) * 22.5 if name in _WINDS else np.nan

@@ -4,6 +4,8 @@ Nothing is guessed: a position without a hemisphere is broken, a heading that is
 pixels or position cannot be used carries a reason instead of raising.
 """
 
+import errno
+import functools
 import hashlib
 import io
 import math
@@ -37,6 +39,9 @@ _BROKEN = (
 )
 """What Pillow and arithmetic raise on the broken tags that cameras and editors write."""
 
+_HEIF = frozenset(b"ftyp" + kind for kind in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"))
+"""What stands at byte 4 of a HEIF file."""
+
 
 @dataclass(frozen=True)
 class PhotoExif:
@@ -55,7 +60,8 @@ class PhotoExif:
         width: pixels, as displayed.
         height: pixels, as displayed.
         digest: hash of the file's bytes.
-        image_problem: why the pixels cannot be used: `missing-file`, `unreadable-image`, `truncated-image`.
+        image_problem: why the pixels cannot be used: `missing-file`, `unreadable-file` (there, but the system does not
+            let it be read), `unreadable-image`, `truncated-image`, `needs-heif` (pillow-heif is not installed).
         position_problem: why there is no position: `no-gps`, `broken-exif`, `out-of-range`, `null-island`.
     """
 
@@ -93,9 +99,14 @@ def read_exif(path: str | Path, *, verify: bool = False) -> PhotoExif:
     """
     try:
         content = Path(path).read_bytes()
-    except (OSError, ValueError):  # ValueError: no path at all, such as one with a NUL byte
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):  # ValueError: a NUL byte in the path
         return PhotoExif(image_problem="missing-file", position_problem="no-gps")
+    except OSError as error:
+        problem = "missing-file" if error.errno == errno.ENAMETOOLONG else "unreadable-file"
+        return PhotoExif(image_problem=problem, position_problem="no-gps")
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    if content[4:12] in _HEIF and not _reads_heif():
+        return PhotoExif(digest=digest, image_problem="needs-heif", position_problem="no-gps")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -104,6 +115,17 @@ def read_exif(path: str | Path, *, verify: bool = False) -> PhotoExif:
     except _BROKEN:
         found = PhotoExif(image_problem="unreadable-image", position_problem="no-gps")
     return replace(found, digest=digest)
+
+
+@functools.cache
+def _reads_heif() -> bool:
+    """Whether HEIF can be read; tells Pillow how, once."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def position_problem(lon: float, lat: float) -> str | None:

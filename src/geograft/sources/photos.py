@@ -1,43 +1,44 @@
-"""The photo table: geotagged photos of a folder or of a CSV, one row each, unusable ones counted by reason."""
+"""The photo table: geotagged photos of folders and of any tables, one row each, unusable ones counted by reason.
 
+Rows stream through in batches: mapped, checked, filled from EXIF, filtered and written, so that memory does not grow
+with the table.
+"""
+
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
+import numpy as np
 import pandas as pd
 
 from geograft.errors import BadCoordinates, EmptyTable, MissingInput
-from geograft.sources import columns
-from geograft.sources.exif import PhotoExif, position_problem, read_exif
-from geograft.tables import Manifest, check_output, track, write_manifest, write_table
+from geograft.sources.filters import Filter, FilterSettings
+from geograft.sources.local import FOLDER_BATCH, list_photos, local_photos, position_reasons, with_exif, with_files
+from geograft.sources.mapping import Mapper
+from geograft.sources.photo_table import COLUMNS, PhotoWriter, copy_without, scratch
+from geograft.sources.presets import load_preset
+from geograft.sources.readers import Batch, OpenTable, find_tables, open_table
+from geograft.sources.times import DAY_FIRST, date_order, slashed
+from geograft.tables import Manifest, atomic, check_output, track, write_manifest
+
+__all__ = ["COLUMNS", "PhotoSettings", "PhotoSummary", "read_photos"]
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-"""The photo files that a folder is searched for."""
+_FAILED = frozenset({"unreadable-file"})
+"""Reasons that another run may not have."""
 
-COLUMNS = (
-    "photo_id",
-    "accuracy_m",
-    "heading_deg",
-    "fov_deg",
-    "taken",
-    "user",
-    "licence",
-    "uri",
-    "width",
-    "height",
-    "source",
-    "tags",
-    "place",
-)
-"""The columns of a photo table beside its geometry (Point, EPSG:4326)."""
+_SLICE = 1000
+"""Rows of a table whose photos are opened before the next ones are looked at."""
 
-_EXIF_FIELDS = ("accuracy_m", "heading_deg", "fov_deg", "taken", "user", "licence", "width", "height")
+_NOTES = {
+    "needs-heif": "HEIC and HEIF photos are read with pip install 'geograft[heif]'",
+    "broken-row": "broken rows have more or fewer cells than the header, a NUL byte, or more than a megabyte",
+}
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,30 @@ class PhotoSettings:
     """How photos are read.
 
     Attributes:
-        columns: field (a key of `columns.SYNONYMS`) to the CSV's column; an empty name means it has none.
-        place: the CSV's column that groups photos for splitting, such as a walk; short for `columns["place"]`.
-        encoding: of the CSV; UTF-8 where None.
-        source: the name of the source in the table; the folder's or file's (of a `photos.csv`: its folder's)
-            where None.
-        read_exif: open every local file of a CSV: fill what the CSV lacks from its EXIF, and skip missing,
+        preset: what the tables of a site mean: a name (see `presets.names`) or the path of a YAML file.
+        columns: field (a key of `columns.SYNONYMS`) to the table's column, or to several that are tried in order
+            in each row; an empty name means it has none. They go before the preset's.
+        place: the column that groups photos for splitting, such as a walk; short for `columns["place"]`.
+        times: `day-first`, `month-first` or a form of `strptime`, where the preset does not say and the table
+            leaves it open.
+        encoding: of text tables; UTF-8 where None.
+        source: the name of the source in the table; what a table says itself, the preset's name, or the folder's or
+            file's (of a `photos.csv`: its folder's) where None.
+        read_exif: open every local file of a table: fill what the table lacks from its EXIF, and skip missing,
             unreadable, truncated and doubled ones.
         verify: decode every image whole, which finds damage inside too.
-        licences: keep only these licences (as the source writes them); all where None.
+        filters: which photos are left out.
     """
 
-    columns: Mapping[str, str] = field(default_factory=dict)
+    preset: str | None = None
+    columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     place: str | None = None
+    times: str | None = None
     encoding: str | None = None
     source: str | None = None
     read_exif: bool = True
     verify: bool = False
-    licences: tuple[str, ...] | None = None
+    filters: FilterSettings = field(default_factory=FilterSettings)
 
 
 @dataclass(frozen=True)
@@ -73,127 +80,208 @@ class PhotoSummary:
         out: the photo table.
         photos: rows written.
         skipped: reason to count.
+        failed: reason to count, of photos that could not be read although they are there.
+        note: what to do about some reasons.
     """
 
     out: Path
     photos: int
     skipped: dict[str, int]
+    failed: dict[str, int] = field(default_factory=dict)
+    note: str | None = None
 
 
 def read_photos(source: str | Path, out: str | Path, *, settings: PhotoSettings | None = None) -> PhotoSummary:
-    """Read the geotagged photos of a folder (by EXIF) or a CSV into a photo table.
+    """Read the geotagged photos of a folder (by EXIF) or of tables into a photo table.
 
-    Photos come in the CSV's order, or sorted by path. One that cannot be used is skipped and counted by reason:
-    `no-gps`, `broken-exif`, `unreadable-image`, `truncated-image`, `missing-file`, `out-of-range`,
-    `swapped-lat-lon`, `null-island`, `duplicate-id`, `duplicate-content`, `licence`.
+    Photos come in the table's order, or sorted by path. One that cannot be used is skipped and counted by reason:
+    `no-gps`, `broken-exif`, `unreadable-image`, `truncated-image`, `needs-heif`, `missing-file`, `out-of-range`,
+    `swapped-lat-lon`, `null-island`, `broken-row`, those of the preset, and those of `filters.Filter`.
 
     Args:
-        source: a folder of photos, searched through, or a CSV file.
+        source: a folder of photos, searched through; or a table (CSV, TSV, Parquet, GeoParquet, GeoJSON, JSON,
+            JSON lines, GeoPackage, an earlier photo table), a folder of tables, or a pattern such as
+            `exports/*.csv`.
         out: the GeoParquet to write; its manifest lies beside it.
         settings: see `PhotoSettings`.
 
     Raises:
         MissingInput: there is no such source.
-        MissingColumns: the CSV lacks a needed column.
-        UnreadableTable: the CSV's encoding or structure cannot be read.
-        BadCoordinates: most of the CSV's latitudes and longitudes are swapped.
+        MissingColumns: a table lacks a needed column.
+        UnreadableTable: a table's encoding or structure cannot be read.
+        BadCoordinates: most of a table's latitudes and longitudes are swapped, or its points have no coordinate
+            reference system.
+        BadSetting: there is no such preset, or a setting means nothing.
         EmptyTable: no photo is left.
         DiskFull: the disk filled up; nothing was left behind.
     """
-    settings = settings or PhotoSettings()
-    source, out = Path(source).absolute(), Path(out)
-    check_output(out, (".parquet",))
-    rows = _folder_rows(source, settings) if source.is_dir() else _csv_rows(source, settings)
-    kept, skipped = _usable(rows, settings)
-    if not kept:
-        raise EmptyTable(f"No photo of {source} can be used ({_sentence(skipped)}).")
-    write_table(_to_table(kept, settings.source or _source_name(source)), out)
-    counts = {"done": len(kept), "skipped": skipped, "failed": {}}
-    write_manifest(out, Manifest("photos", {"source": source}, settings, counts))
+    settings, out = settings or PhotoSettings(), Path(out)
+    check_output(out, (".parquet",), inputs=[source])
+    counts: Counter[str] = Counter()
+    notes: set[str] = set()
+    photos = _photos(source, out, settings, counts, notes)
+    done = _write(photos, out, Filter(settings.filters), counts, source)
+    notes |= {_NOTES[reason] for reason in counts if reason in _NOTES}
+    return _summary(source, out, settings, done, counts, sorted(notes))
+
+
+def _summary(
+    source: str | Path, out: Path, settings: PhotoSettings, done: int, counts: Mapping[str, int], notes: list[str]
+) -> PhotoSummary:
+    """What came of a run; its manifest is written."""
+    skipped = {reason: counts[reason] for reason in sorted(counts) if counts[reason] and reason not in _FAILED}
+    failed = {reason: counts[reason] for reason in sorted(_FAILED) if counts[reason]}
+    whole = {"done": done, "skipped": skipped, "failed": failed}
+    extra = {"notes": notes} if notes else {}
+    write_manifest(out, Manifest("photos", {"source": Path(source).absolute()}, settings, whole, extra=extra))
     if skipped:
         logger.info("Photos skipped: %s", _sentence(skipped))
-    return PhotoSummary(out, len(kept), skipped)
+    return PhotoSummary(out, done, skipped, failed, "; ".join(notes) or None)
 
 
-def _source_name(source: Path) -> str:
-    """A source's name where none is given: the folder's or file's, and the folder's of a `photos.csv`."""
-    return source.parent.name if source.is_file() and source.stem == "photos" else source.stem
-
-
-def _sentence(skipped: Mapping[str, int]) -> str:
+def _sentence(counts: Mapping[str, int]) -> str:
     """Reasons and counts as a person reads them."""
-    return ", ".join(f"{reason} {count}" for reason, count in skipped.items()) or "it holds none"
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()) if count) or "it holds none"
 
 
-# --- rows in ----------------------------------------------------------------------------------------------
+# --- photos out -------------------------------------------------------------------------------------------
 
 
-def _folder_rows(folder: Path, settings: PhotoSettings) -> list[dict[str, Any]]:
-    """One row for each photo file of a folder, by its EXIF."""
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    rows = []
-    for path in track(paths, "Reading photos"):
-        found = read_exif(path, verify=settings.verify)
-        place = path.parent.relative_to(folder).as_posix()
-        row: dict[str, Any] = {
-            "photo_id": _path_id(path, folder),
-            "uri": str(path),
-            "place": None if place == "." else place,
-        }
-        row |= {"lon": found.lon, "lat": found.lat, "digest": found.digest, "reason": found.reason}
-        rows.append(row | {name: getattr(found, name) for name in _EXIF_FIELDS})
-    return rows
+def _write(photos: Iterable[pd.DataFrame], out: Path, judge: Filter, counts: Counter[str], source: str | Path) -> int:
+    """Write the photos that may be used; count the others by reason. Gives the number written.
+
+    Caps are known when all photos are: then the table is copied without those beyond them.
+    """
+    with atomic(out) as final, scratch(final) as first:
+        with PhotoWriter(first) as writer:
+            for batch in photos:
+                writer.append(_kept(batch, judge, counts))
+        done = writer.rows
+        counts.update(judge.cap_counts())
+        if not done:
+            raise EmptyTable(f"No photo of {source} can be used ({_sentence(counts)}).")
+        beyond = judge.capped()
+        if not len(beyond):
+            first.replace(final)
+            return done
+        return copy_without(first, final, beyond)
 
 
-def _csv_rows(path: Path, settings: PhotoSettings) -> list[dict[str, Any]]:
-    """One row for each line of a CSV, filled from EXIF where the CSV is silent."""
-    if not path.is_file():
-        raise MissingInput(f"There is no folder or CSV file {path}: check the path.")
+def _kept(photos: pd.DataFrame, judge: Filter, counts: Counter[str]) -> pd.DataFrame:
+    """The photos of a batch that may be used; the others are counted by reason."""
+    counts.update(photos["reason"][photos["reason"] != ""].tolist())
+    sound = photos[photos["reason"] == ""]
+    if sound.empty:
+        return sound
+    reasons = judge.reasons(sound)
+    counts.update(reasons[reasons != ""].tolist())
+    return sound[reasons == ""]
+
+
+# --- photos in --------------------------------------------------------------------------------------------
+
+
+def _photos(
+    source: str | Path, out: Path, settings: PhotoSettings, counts: Counter[str], notes: set[str]
+) -> Iterator[pd.DataFrame]:
+    """All photos of a source in batches, those that cannot be used with a reason."""
+    folder = Path(source).absolute()
+    paths = list_photos(folder) if folder.is_dir() and settings.preset is None else []
+    if paths:
+        name = settings.source or folder.name
+        for some in _grouped(track(paths, "Reading photos"), FOLDER_BATCH):
+            yield _finished(local_photos(some, folder), name, settings)
+        return
+    tables = _tables(source, out)
+    preset = load_preset(settings.preset)
+    name = settings.source or preset.name or _source_name(source)
     overrides = dict(settings.columns) | ({"place": settings.place} if settings.place else {})
-    table = columns.rename(columns.read_csv(path, settings.encoding), overrides, path)
-    for name in ("lat", "lon", "accuracy_m", "heading_deg", "fov_deg", "width", "height"):
-        table[name] = columns.numbers(table[name])
-    table["taken"] = columns.times(table["taken"])
-    _refuse_swapped(table, path)
-    records = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [_csv_row(record, path.parent, settings) for record in track(records, "Reading photos")]
+    mapper = Mapper(preset, overrides)
+    opened = [open_table(path, preset.layout(settings.encoding)) for path in tables]
+    wanted = [mapper.needed(table.names, table.path) for table in opened]
+    total = None if settings.read_exif else sum(table.batches or 1 for table in opened)
+    batches = (
+        batch for pair in zip(opened, wanted, strict=True) for batch in _mapped(*pair, mapper, settings, counts, notes)
+    )
+    for photos, path in track(batches, "Reading batches of photos", total):
+        yield _finished(with_files(photos, path.absolute().parent), name, settings)
 
 
-def _csv_row(record: dict[str, Any], folder: Path, settings: PhotoSettings) -> dict[str, Any]:
-    """A CSV record with its file's path, what EXIF adds, and the reason why it cannot be used, if any."""
-    name = record.pop("file")
-    if name is None:
-        return record | {"uri": None, "digest": None, "reason": "missing-file"}
-    remote = "://" in name
-    uri = name if remote else str((folder / name).absolute())
-    record["photo_id"] = record["photo_id"] or _path_id(folder / name, folder)
-    if remote or not settings.read_exif:
-        return record | {"uri": uri, "digest": None, "reason": _position_reason(record, None)}
-    found = read_exif(uri, verify=settings.verify)
-    for field_ in _EXIF_FIELDS:
-        if record[field_] is None:
-            record[field_] = getattr(found, field_)
-    if record["lat"] is None and record["lon"] is None:
-        record |= {"lat": found.lat, "lon": found.lon}
-    reason = found.image_problem or _position_reason(record, found)
-    return record | {"uri": uri, "digest": found.digest, "reason": reason}
+def _tables(source: str | Path, out: Path) -> list[Path]:
+    """The tables of a source.
+
+    Raises:
+        MissingInput: there is none.
+        EmptyTable: it is a folder without photos and tables.
+    """
+    try:
+        return find_tables(source, leave_out=[out])
+    except MissingInput:
+        if Path(source).is_dir():
+            raise EmptyTable(f"No photo of {source} can be used (it holds none, and no table).") from None
+        raise
 
 
-def _position_reason(record: Mapping[str, Any], found: PhotoExif | None) -> str | None:
-    """Why a record's position is none."""
-    if record["lon"] is None or record["lat"] is None:
-        return (found.position_problem if found else None) or "no-gps"
-    return position_problem(record["lon"], record["lat"])
+def _source_name(source: str | Path) -> str:
+    """A source's name where none is given: the folder's or file's, and the folder's of a `photos.csv`."""
+    path = Path(source).absolute()
+    stem = path.name.split(".")[0]
+    if not path.exists() or (path.is_file() and stem == "photos"):
+        return path.parent.name
+    return stem if path.is_file() else path.name
 
 
-def _refuse_swapped(table: pd.DataFrame, path: Path) -> None:
+def _grouped(items: Iterable[Path], size: int) -> Iterator[list[Path]]:
+    """Items in lists of a size."""
+    rest = iter(items)
+    while some := list(itertools.islice(rest, size)):
+        yield some
+
+
+def _mapped(
+    table: OpenTable,
+    wanted: set[str],
+    mapper: Mapper,
+    settings: PhotoSettings,
+    counts: Counter[str],
+    notes: set[str],
+) -> Iterator[tuple[pd.DataFrame, Path]]:
+    """The photos of a table in batches, with its path.
+
+    Raises:
+        EmptyTable: it has no rows.
+    """
+    order: str | None = None
+    rows = broken = 0
+    for batch in table.read(wanted):
+        broken += batch.broken
+        if len(batch.table) and not rows:
+            order = settings.times or _order(table, wanted, mapper, batch, notes)
+        photos = mapper.photos(batch.table, order)
+        if len(batch.table) and not rows:
+            _refuse_swapped(photos, table.path)
+        rows += len(batch.table)
+        step = _SLICE if settings.read_exif else max(len(photos), 1)
+        yield from ((photos.iloc[start : start + step], table.path) for start in range(0, len(photos), step))
+    counts["broken-row"] += broken
+    if not rows and not broken:
+        raise EmptyTable(f"{table.path} has a header and no rows: export the table again.")
+
+
+def _order(table: OpenTable, wanted: set[str], mapper: Mapper, first: Batch, notes: set[str]) -> str | None:
+    """Whether dates with slashes say the day first: all of the column is looked at where there are any."""
+    if mapper.preset.times is not None or slashed(mapper.taken(first.table)).dropna(how="all").empty:
+        return None
+    order = date_order(mapper.taken(batch.table) for batch in table.read(wanted))
+    if order is None:
+        notes.add(f"dates such as 03/04/2019 are missing: say `times: {DAY_FIRST}` or `times: month-first`")
+    return order
+
+
+def _refuse_swapped(photos: pd.DataFrame, path: Path) -> None:
     """Raise where most rows make sense only with latitude and longitude exchanged."""
-    placed = table[["lon", "lat"]].dropna()
-    swapped = sum(position_problem(*place) == "swapped-lat-lon" for place in placed.itertuples(index=False))
+    placed = photos[["lon", "lat"]].dropna()
+    swapped = int((position_reasons(placed["lon"], placed["lat"]) == "swapped-lat-lon").sum())
     if swapped > len(placed) / 2:
         raise BadCoordinates(
             f"{path}: {swapped} of {len(placed)} latitudes are beyond 90 degrees; latitude and longitude look "
@@ -201,55 +289,10 @@ def _refuse_swapped(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def _path_id(path: Path, folder: Path) -> str:
-    """A photo's id where the source gives none: its path from the source's folder on, without the suffix."""
-    below = path.relative_to(folder.parent) if path.is_relative_to(folder) else path
-    return below.with_suffix("").as_posix()
-
-
-# --- rows out ---------------------------------------------------------------------------------------------
-
-
-def _usable(rows: list[dict[str, Any]], settings: PhotoSettings) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """The rows to keep, and the count of each reason; of doubled rows the first usable one stays."""
-    kept: list[dict[str, Any]] = []
-    skipped: Counter[str] = Counter()
-    ids: set[str] = set()
-    digests: set[str] = set()
-    for row in rows:
-        reason = row["reason"] or _doubled(row, ids, digests) or _refused(row, settings.licences)
-        if reason:
-            skipped[reason] += 1
-            continue
-        kept.append(row)
-        ids.add(row["photo_id"])
-        digests.add(row["digest"])
-    return kept, dict(sorted(skipped.items()))
-
-
-def _doubled(row: Mapping[str, Any], ids: set[str], digests: set[str]) -> str | None:
-    """Whether an earlier row has the same id, or a file of the same bytes."""
-    if row["photo_id"] in ids:
-        return "duplicate-id"
-    return "duplicate-content" if row["digest"] is not None and row["digest"] in digests else None
-
-
-def _refused(row: Mapping[str, Any], licences: tuple[str, ...] | None) -> str | None:
-    """Whether a licence is not among the allowed ones."""
-    return "licence" if licences is not None and row["licence"] not in licences else None
-
-
-def _to_table(rows: list[dict[str, Any]], source: str) -> gpd.GeoDataFrame:
-    """A photo table with its columns' types."""
-    frame = pd.DataFrame(rows)
-    frame["source"] = source
-    frame = frame.reindex(columns=[*COLUMNS, "lon", "lat"])
-    for name in ("accuracy_m", "heading_deg", "fov_deg"):
-        frame[name] = frame[name].astype("float32")
-    for name in ("width", "height"):
-        frame[name] = frame[name].astype("float64").astype("Int32")
-    for name in ("photo_id", "user", "licence", "uri", "source", "tags", "place"):
-        frame[name] = frame[name].astype("string")
-    frame["taken"] = pd.to_datetime(frame["taken"], utc=True).astype("datetime64[us, UTC]")
-    points = gpd.points_from_xy(frame["lon"].astype(float), frame["lat"].astype(float), crs="EPSG:4326")
-    return gpd.GeoDataFrame(frame[list(COLUMNS)], geometry=points)
+def _finished(photos: pd.DataFrame, name: str, settings: PhotoSettings) -> pd.DataFrame:
+    """Photos with what their files say, why they cannot be used, and their source."""
+    found: Any = with_exif(photos, opened=settings.read_exif or "file" not in photos, verify=settings.verify)
+    positions = position_reasons(found["lon"], found["lat"])
+    found["reason"] = np.where(found["reason"] == "", positions, found["reason"])
+    found["source"] = name if settings.source else found["source"].fillna(name)
+    return found

@@ -1,0 +1,168 @@
+"""CSV and TSV of any size: each block by Arrow, and line by line where a block is broken."""
+
+import csv
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from geograft.sources.lines import blocks
+
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>", "\\N")
+"""Cells that hold nothing."""
+
+_SEPARATORS = (",", ";", "\t", "|")
+_LINES_OF_A_CELL = 1000
+csv.field_size_limit(2**24)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table is laid out, where its name and its first line do not say.
+
+    Attributes:
+        format: one of the values of `readers.FORMATS`; by the suffix where None.
+        separator: between cells; the one that the first line uses most where None.
+        quotes: cells may stand in double quotes.
+        header: the names of the columns of a table whose first line is a row already.
+        records: where a JSON document holds its list of records, such as `photos.photo`.
+        encoding: of text; UTF-8 where None.
+    """
+
+    format: str | None = None
+    separator: str | None = None
+    quotes: bool = True
+    header: tuple[str, ...] | None = None
+    records: str | None = None
+    encoding: str | None = None
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """A table of separated cells.
+
+    Attributes:
+        path: the file.
+        encoding: of the file; UTF-8 where None.
+        names: its columns; none where the file is empty.
+        separator: between cells.
+        quotes: cells may stand in double quotes.
+        has_header: the first line holds the names.
+    """
+
+    path: Path
+    encoding: str | None
+    names: tuple[str, ...]
+    separator: str
+    quotes: bool
+    has_header: bool
+
+    def batches(self, wanted: Collection[str]) -> Iterator[tuple[pa.Table, int]]:
+        """The rows, of the wanted columns, as text, and how many lines were left out as broken, block by block."""
+        first = self.has_header
+        for block in blocks(self.path, self.encoding, quotes=self.quotes):
+            data = block.data
+            if first and data:
+                data, first = data.partition(b"\n")[2], False
+            columns = [name for name in self.names if name in wanted]
+            table, broken = self._parse(data, columns)
+            yield table, broken + block.broken
+
+    def _parse(self, data: bytes, columns: list[str]) -> tuple[pa.Table, int]:
+        """The rows of a block, and how many are broken."""
+        if not data.strip():
+            return pa.table({name: pa.array([], pa.string()) for name in columns}), 0
+        broken: list[str] = []
+
+        def leave_out(row: Any) -> str:
+            broken.append(row.text)
+            return "skip"
+
+        try:
+            table = arrow_csv.read_csv(pa.BufferReader(data), *self._options(data, columns, leave_out))
+        except pa.ArrowInvalid:
+            return self._parse_lines(data, columns)
+        if any("\n" in text for text in broken):  # a quote was opened and closed by chance, lines on
+            return self._parse_lines(data, columns)
+        return table, len(broken)
+
+    def _options(self, data: bytes, columns: list[str], leave_out: Any) -> tuple[Any, Any, Any]:
+        """What Arrow is to do with a block."""
+        return (
+            arrow_csv.ReadOptions(column_names=list(self.names), block_size=len(data) + 1),
+            arrow_csv.ParseOptions(
+                delimiter=self.separator,
+                quote_char='"' if self.quotes else False,
+                newlines_in_values=self.quotes and b'"' in data,
+                invalid_row_handler=leave_out,
+            ),
+            arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(self.names, pa.string()),
+                include_columns=columns,
+                null_values=list(MISSING),
+                strings_can_be_null=True,
+                check_utf8=False,
+            ),
+        )
+
+    def _parse_lines(self, data: bytes, columns: list[str]) -> tuple[pa.Table, int]:
+        """The same, line by line: a line that is no row does not spoil the next."""
+        lines = data.decode().splitlines()
+        rows, broken, place = [], 0, 0
+        while place < len(lines):
+            cells, used = self._cells(lines, place)
+            place += used
+            if cells is None:
+                broken += bool(lines[place - used].strip())
+            else:
+                rows.append(cells)
+        at = [self.names.index(name) for name in columns]
+        named = {
+            name: [None if row[index] in MISSING else row[index] for row in rows]
+            for name, index in zip(columns, at, strict=True)
+        }
+        return pa.table({name: pa.array(cells, pa.string()) for name, cells in named.items()}), broken
+
+    def _cells(self, lines: list[str], place: int) -> tuple[list[str] | None, int]:
+        """The cells of the row that begins in a line, and how many lines it takes; None where it is no row."""
+        record = lines[place]
+        for used in range(1, _LINES_OF_A_CELL if self.quotes else 2):
+            if not self.quotes or record.count('"') % 2 == 0:
+                cells = self._split(record)
+                return (cells, used) if len(cells) == len(self.names) else (None, 1)
+            if place + used >= len(lines):
+                break
+            record += "\n" + lines[place + used]
+        cells = self._split(lines[place])
+        return (cells, 1) if len(cells) == len(self.names) and "\n" not in "".join(cells) else (None, 1)
+
+    def _split(self, record: str) -> list[str]:
+        """The cells of one record."""
+        if not self.quotes:
+            return record.split(self.separator)
+        return next(csv.reader([record], delimiter=self.separator), [])
+
+
+def open_delimited(path: Path, layout: Layout) -> Delimited:
+    """Open a table of separated cells: find its separator and its columns.
+
+    Raises:
+        UnreadableTable: see `lines.blocks`.
+    """
+    head = next((block.data for block in blocks(path, layout.encoding, quotes=False) if block.data), b"")
+    first = head.partition(b"\n")[0].decode().rstrip("\r")
+    separator = layout.separator or max(_SEPARATORS, key=first.count)
+    cells = next(csv.reader([first], delimiter=separator), []) if first else []
+    names = layout.header if layout.header is not None and first else tuple(_distinct(cells))
+    return Delimited(path, layout.encoding, names, separator, layout.quotes, layout.header is None)
+
+
+def _distinct(names: list[str]) -> Iterator[str]:
+    """Column names, each once: a repeated one gets a number."""
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        yield name if seen[name] == 1 else f"{name}.{seen[name]}"

@@ -8,7 +8,7 @@ import pytest
 from geograft.errors import SensorMismatch, UnknownSensor
 from geograft.sensors import get_sensor, measure, sensor_names
 
-NAMES = ("map-tiles", "naip", "rgb", "world-10m", "world-1m")
+NAMES = ("landsat", "map-tiles", "naip", "rgb", "rgb-drone", "sentinel-2-l2a", "world-10m", "world-1m")
 
 
 def test_every_shipped_sensor_is_listed():

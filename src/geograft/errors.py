@@ -84,6 +84,10 @@ class NoGeoreference(GeograftError):
     """A raster has no coordinate reference system or no transform."""
 
 
+class MissingAsset(GeograftError):
+    """A STAC item has no asset for a band of the sensor."""
+
+
 class UnknownSensor(GeograftError):
     """No sensor specification fits, or none has that name."""
 

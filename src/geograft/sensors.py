@@ -1,18 +1,74 @@
 """What the bands of a scene mean: names, ground sample distance, scale and offset, nodata, statistics.
 
-A sensor specification is a small YAML file in `assets/sensors`; nothing about bands, order or scale is
-guessed. This module costs a few milliseconds to import, so that the command line may use it freely.
+A sensor specification is a small YAML file, in `assets/sensors` or the user's own; nothing about bands, order or
+scale is guessed. This module costs a few milliseconds to import, so that the command line may use it freely.
 """
 
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache, lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geograft.errors import SensorMismatch, UnknownSensor
+from geograft.errors import BadSetting, MissingInput, SensorMismatch, UnknownSensor
+
+
+@dataclass(frozen=True)
+class StacBands:
+    """Where a STAC item keeps a sensor's bands.
+
+    Attributes:
+        assets: for each band the keys of the assets, or the common names of their bands, that hold it, best first;
+            case does not count.
+        collections: the collections that hold such scenes; items of any collection are read where empty.
+        harmonise: whether scenes of another offset are moved onto the sensor's by whole DN as they are read, as
+            Sentinel-2 needs, whose offset changed with the processing baseline 04.00; else they are refused.
+    """
+
+    assets: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    collections: tuple[str, ...] = ()
+    harmonise: bool = False
+
+    def __post_init__(self) -> None:
+        """Take mappings and lists, as YAML and JSON give them."""
+        pairs = self.assets.items() if isinstance(self.assets, Mapping) else self.assets
+        named = tuple((band, (keys,) if isinstance(keys, str) else tuple(keys)) for band, keys in pairs)
+        object.__setattr__(self, "assets", named)
+        object.__setattr__(self, "collections", tuple(self.collections))
+
+
+@dataclass(frozen=True)
+class CloudMask:
+    """Which asset of a STAC item says where clouds are, and how.
+
+    Attributes:
+        asset: its key, or the keys that it may have.
+        classes: the values that are cloud, of a classification.
+        bits: the bits of which one is set where there is cloud, of a quality band; the lowest is 0.
+    """
+
+    asset: tuple[str, ...]
+    classes: tuple[int, ...] = ()
+    bits: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take lists, and refuse a mask that says nothing, or says it twice."""
+        object.__setattr__(self, "asset", (self.asset,) if isinstance(self.asset, str) else tuple(self.asset))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "bits", tuple(self.bits))
+        if bool(self.classes) == bool(self.bits):
+            raise BadSetting(f"The mask {self.asset[0]} needs the cloudy classes or the cloudy bits, one of both.")
+
+    def cloudy(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where values of the mask mean cloud, any shape."""
+        if self.classes:
+            return np.asarray(np.isin(values, self.classes), np.bool_)
+        flags = sum(1 << bit for bit in self.bits)
+        return np.asarray((values.astype(np.int64) & flags) != 0, np.bool_)
 
 
 @dataclass(frozen=True)
@@ -33,6 +89,8 @@ class Sensor:
         std: standard deviation of each band's physical value.
         display: the physical range that is shown as 0 to 255.
         description: one sentence for people.
+        stac: where STAC items keep the bands, or None.
+        mask: how the clouds of a STAC item are known, or None.
     """
 
     name: str
@@ -46,9 +104,14 @@ class Sensor:
     std: tuple[float, ...]
     display: tuple[float, float]
     description: str = ""
+    stac: StacBands | None = field(default=None, compare=False)
+    mask: CloudMask | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a specification that contradicts itself."""
+        """Take nested mappings, and refuse a specification that contradicts itself."""
+        for name, kind in (("stac", StacBands), ("mask", CloudMask)):
+            if isinstance(value := getattr(self, name), Mapping):
+                object.__setattr__(self, name, kind(**value))
         if not len(self.bands) == len(self.mean) == len(self.std):
             raise SensorMismatch(f"Sensor {self.name}: bands, mean and std must have the same length.")
         if min(self.std) <= 0 or self.gsd <= 0 or self.display[0] >= self.display[1]:
@@ -78,8 +141,8 @@ class Sensor:
         values *= gain[:, None, None]
         values += shift[:, None, None]
         if self.nodata is not None:
-            empty = (pixels == self.nodata).all(axis=-3, keepdims=True)
-            values *= ~empty
+            empty = np.isnan(pixels) if np.isnan(self.nodata) else pixels == self.nodata
+            values[np.broadcast_to(empty.all(axis=-3, keepdims=True), values.shape)] = 0
         return values
 
     def rgb(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -122,19 +185,28 @@ def sensor_names() -> tuple[str, ...]:
     return tuple(sorted(_specifications()))
 
 
-def get_sensor(name: str | Sensor) -> Sensor:
-    """The sensor of a name; a Sensor is passed through.
+def get_sensor(name: str | Path | Sensor) -> Sensor:
+    """The sensor of a name, or of a YAML file of the user's; a Sensor is passed through.
+
+    The sensor of a file is called by the file's absolute path, so that every later stage finds it again.
 
     Raises:
         UnknownSensor: no specification has that name; the sentence lists the names.
+        MissingInput: there is no such YAML file.
+        BadSetting: the YAML file is no sensor specification; the sentence says why.
+        SensorMismatch: the specification contradicts itself.
     """
     if isinstance(name, Sensor):
         return name
+    if str(name).endswith((".yaml", ".yml")):
+        return _own(Path(name).absolute())
     try:
-        return _specifications()[name]
+        return _specifications()[str(name)]
     except KeyError:
         known = ", ".join(sensor_names())
-        raise UnknownSensor(f"No sensor is called {name!r}; the known ones are {known}.") from None
+        raise UnknownSensor(
+            f"No sensor is called {str(name)!r}; the known ones are {known}. Your own is named by its file, my.yaml."
+        ) from None
 
 
 def measure(pixels: NDArray[Any], sensor: Sensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -167,7 +239,54 @@ def _specifications() -> dict[str, Sensor]:
     return {sensor.name: sensor for sensor in sensors}
 
 
-def _parse(fields: dict[str, Any]) -> Sensor:
-    """A sensor of a YAML file's fields; lists become tuples."""
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
-    return Sensor(**values)
+def _own(path: Path) -> Sensor:
+    """The sensor of a user's YAML file; a file written anew is read anew."""
+    try:
+        about = path.stat()
+    except OSError:
+        raise MissingInput(f"There is no sensor file {path}: check the path.") from None
+    return _read_own(path, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _read_own(path: Path, modified: int) -> Sensor:  # noqa: ARG001 - a key of the cache
+    """The sensor of a YAML file, called by its path."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{path} is not valid YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(values, dict):
+        raise BadSetting(f"{path} must hold the fields of a sensor: see docs/data.md, Sensors.")
+    try:
+        _check_fields(values, path)
+        return _parse({**values, "name": str(path)})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadSetting(f"{path} is no sensor specification ({error}): see docs/data.md, Sensors.") from error
+
+
+def _check_fields(values: dict[str, Any], path: Path) -> None:
+    """Refuse fields that a sensor does not have, fields that are missing, and values of the wrong kind."""
+    known = {each.name: each for each in fields(Sensor)}
+    needed = {name for name, each in known.items() if each.default is MISSING} - {"name"}
+    if wrong := sorted(set(values) - set(known)):
+        raise BadSetting(f"{path} has the unknown fields {', '.join(wrong)}; a sensor has {', '.join(known)}.")
+    if missing := sorted(needed - set(values)):
+        raise BadSetting(f"{path} lacks the fields {', '.join(missing)}: see docs/data.md, Sensors.")
+    for name in ("bands", "mean", "std", "display"):
+        if not isinstance(values[name], list):
+            raise BadSetting(f"{path}: {name} must be a list, not {values[name]!r}.")
+    if np.dtype(str(values["dtype"])).kind not in "uif":
+        raise BadSetting(f"{path}: dtype must be a numpy name such as uint16, not {values['dtype']!r}.")
+
+
+def _parse(values: Mapping[str, Any]) -> Sensor:
+    """A sensor of a YAML file's fields; lists become tuples, numbers floats, band names lower case."""
+    found: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    found["bands"] = tuple(str(band).lower() for band in found["bands"])
+    for name in ("gsd", "scale", "offset"):
+        found[name] = float(found[name])
+    for name in ("mean", "std", "display"):
+        found[name] = tuple(float(value) for value in found[name])
+    return Sensor(**found)

@@ -50,13 +50,16 @@ def file_geobox(file: Any, path: str | Path) -> GeoBox:
     Raises:
         NoGeoreference: it has no CRS or no transform.
     """
+    if file.crs is None and file.gcps[0]:
+        raise NoGeoreference(f"{path} has ground control points only: gdalwarp it onto a grid, -t_srs EPSG:<code>.")
     if file.crs is None:
         raise NoGeoreference(
             f"{path} has no coordinate reference system: write it with gdal_translate -a_srs EPSG:<code>."
         )
     if file.transform.is_identity:
-        how = "gdalwarp it onto a grid" if file.gcps[0] else "write it with gdal_translate -a_ullr"
-        raise NoGeoreference(f"{path} has no transform from pixels to the ground: {how}.")
+        raise NoGeoreference(
+            f"{path} has no transform from pixels to the ground: write it with gdal_translate -a_ullr."
+        )
     return GeoBox((file.height, file.width), file.transform, _crs(file.crs))
 
 
@@ -104,7 +107,8 @@ def _fits(sensor: Sensor, names: tuple[str | None, ...], dtype: str, gsd: float)
 def match_bands(file: Any, sensor: Sensor, path: str | Path) -> tuple[int, ...]:
     """The file's band numbers in the sensor's order.
 
-    By name where the file names all of the sensor's bands; in order where it names none of them and has as many.
+    By name where the file names all of the sensor's bands; in order where it has as many, and those that it names
+    stand in the sensor's order or are none of the sensor's.
 
     Raises:
         SensorMismatch: bands, data type, scale or offset contradict the sensor.
@@ -113,7 +117,7 @@ def match_bands(file: Any, sensor: Sensor, path: str | Path) -> tuple[int, ...]:
     numbers = {name: number for number, name in reversed(names.items())}
     if all(band in numbers for band in sensor.bands):
         chosen = tuple(numbers[band] for band in sensor.bands)
-    elif set(sensor.bands).isdisjoint(numbers) and len(names) == len(sensor.bands):
+    elif len(names) == len(sensor.bands) and _in_order(tuple(names.values()), sensor.bands):
         chosen = tuple(names)
     else:
         found = ", ".join(name or "unnamed" for name in names.values())
@@ -125,10 +129,26 @@ def match_bands(file: Any, sensor: Sensor, path: str | Path) -> tuple[int, ...]:
     return chosen
 
 
+def _in_order(names: tuple[str | None, ...], bands: tuple[str, ...]) -> bool:
+    """Whether no band stands where another is needed: RGB files often leave the fourth band without a name."""
+    known = [(name, band) for name, band in zip(names, bands, strict=True) if name in bands]
+    return all(name == band for name, band in known) and (not known or all(n is None or n in bands for n in names))
+
+
+def band_nodata(file: Any, bands: tuple[int, ...], sensor: Sensor) -> tuple[float | None, ...]:
+    """The DN of each band that means no data: the file's, where it states one for any band, else the sensor's."""
+    stated = tuple(file.nodatavals[band - 1] for band in bands)
+    return stated if any(value is not None for value in stated) else (sensor.nodata,) * len(bands)
+
+
 def _check_values(file: Any, bands: tuple[int, ...], sensor: Sensor, path: str | Path) -> None:
     """Refuse another data type, scale or offset than the sensor's; a file that states none is believed."""
     for band in bands:
         dtype, scale, offset = file.dtypes[band - 1], file.scales[band - 1], file.offsets[band - 1]
+        if file.colorinterp[band - 1] == ColorInterp.palette:
+            raise SensorMismatch(
+                f"{path} holds numbers of a colour table, not {sensor.name}: write it with gdal_translate -expand rgb."
+            )
         if dtype != sensor.dtype:
             raise SensorMismatch(
                 f"{path} is {dtype}, but {sensor.name} is {sensor.dtype}: pass another --sensor, or convert the file."

@@ -1,20 +1,11 @@
-"""Scenes in: open a georeferenced raster, read any grid of it with its mask, ask for its clouds.
+"""Pixels in: any grid of a scene, with its mask.
 
 Georeferencing travels as one value, `odc.geo.GeoBox`. A target grid that lies on the scene's own pixels is read
-directly, any other through a warp (bilinear). Files stay open per process and thread, so reading is safe in
-threads, forked loaders and spawned workers alike.
+directly, any other through a warp (bilinear).
 """
 
-import os
-import threading
-import warnings
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,54 +13,17 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from geograft.errors import MissingInput, SensorMismatch, UnknownSensor, UnreadableScene
-from geograft.raster import metadata, tiles
-from geograft.raster.grids import ground_gsd
-from geograft.sensors import Sensor, get_sensor
+from geograft.raster import tiles
+from geograft.raster.files import with_file
+from geograft.raster.globe import turns
+from geograft.raster.scene import Scene
 
-_OPEN_FILES = 8
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A georeferenced raster and what its bands mean.
-
-    Attributes:
-        path: the file's path, or a tile template or URL with `{x}` and `{y}`.
-        geobox: its grid.
-        sensor: its bands.
-        taken: when it was taken (UTC), or None where neither name nor tags say.
-        nodata: the DN that means no data, or None.
-        bands: the file's band numbers (from 1) in the sensor's order.
-    """
-
-    path: str
-    geobox: GeoBox
-    sensor: Sensor
-    taken: datetime | None = None
-    nodata: float | None = None
-    bands: tuple[int, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """`xyz` for map tiles, else `file`."""
-        return "xyz" if "{x}" in self.path else "file"
-
-    @cached_property
-    def gsd(self) -> float:
-        """Metres per pixel on the ground, which may differ from the sensor's nominal value."""
-        return ground_gsd(self.geobox)
-
-    @cached_property
-    def tiles(self) -> tiles.TileSource:
-        """The tile source of a scene of kind `xyz`."""
-        return tiles.find_tiles(self.path)
+Block = tuple[NDArray[Any], NDArray[np.bool_]]
+"""Bands (C, H, W) and validity (H, W)."""
 
 
 @dataclass(frozen=True)
@@ -87,44 +41,6 @@ class Raster:
     geobox: GeoBox
 
 
-def open_scene(path: str | Path, *, sensor: str | Sensor | None = None, zoom: int | None = None) -> Scene:
-    """Open a raster file, or XYZ tiles by their template or folder.
-
-    Args:
-        path: a raster that GDAL reads, `…/{z}/{x}/{y}.jpg` (local or http), or a folder of tiles.
-        sensor: what its bands mean; where None the file must say so, by its tag `GEOGRAFT_SENSOR` or by band
-            names, data type and resolution that fit exactly one known sensor.
-        zoom: the level of XYZ tiles, where the path does not say.
-
-    Raises:
-        MissingInput: there is no such file.
-        UnreadableScene: it is damaged or not a raster.
-        NoGeoreference: it has no CRS or no transform.
-        UnknownSensor: the sensor is not named and cannot be told, or has an unknown name.
-        SensorMismatch: bands, data type or scale contradict the sensor.
-    """
-    wanted = None if sensor is None else get_sensor(sensor)
-    if tiles.is_tiles(path):
-        return _open_tiles(path, wanted, zoom)
-    with _reading(path) as file:
-        geobox = metadata.file_geobox(file, path)
-        found = wanted or metadata.infer_sensor(file, ground_gsd(geobox), path)
-        bands = metadata.match_bands(file, found, path)
-        nodata = file.nodata if file.nodata is not None else found.nodata
-        taken = metadata.date_taken(Path(path).stem, file.tags())
-        return Scene(_absolute(path), geobox, found, taken, nodata, bands)
-
-
-def _open_tiles(path: str | Path, sensor: Sensor | None, zoom: int | None) -> Scene:
-    """XYZ tiles as a scene; their sensor must be named."""
-    if sensor is None:
-        raise UnknownSensor(f"Tiles do not say what they show: pass --sensor for {path}, such as map-tiles.")
-    if len(sensor.bands) != 3 or sensor.dtype != "uint8":
-        raise SensorMismatch(f"Tiles are three bands of uint8, unlike {sensor.name}: pass --sensor map-tiles or rgb.")
-    source = tiles.find_tiles(path, zoom)
-    return Scene(source.template, tiles.tiles_geobox(source), sensor)
-
-
 def read(scene: Scene, geobox: GeoBox) -> Raster:
     """The pixels of a target grid, with their mask.
 
@@ -133,47 +49,83 @@ def read(scene: Scene, geobox: GeoBox) -> Raster:
         geobox: any grid, in any CRS; the part outside the scene comes back invalid.
 
     Raises:
-        UnreadableScene: the file is damaged or gone.
+        UnreadableScene: the file is damaged or gone, or its server refuses, fails or does not answer.
     """
     if scene.kind == "xyz":
-        pixels, valid = tiles.read_tiles(scene.tiles, geobox)
+        pixels, valid = tiles.read_tiles(scene.tiles, geobox, signer=scene.signer)
+    elif scene.parts:
+        pixels, valid = _read_parts(scene, geobox)
     else:
-        with _reading(scene.path) as file:
-            pixels, valid = _read_grid(file, scene.bands, geobox, scene.nodata, Resampling.bilinear)
-    fill = 0 if scene.sensor.nodata is None else scene.sensor.nodata
-    pixels[:, ~valid] = fill
+        work = partial(read_grid, bands=scene.bands, geobox=geobox, nodata=scene.nodata)
+        pixels, valid = with_file(scene.path, work, signer=scene.signer)
+    if scene.shift:
+        pixels = _shifted(pixels, scene)
+    pixels[:, ~valid] = _fill(scene)
     return Raster(pixels, valid, geobox)
 
 
-def cloud_share(scene: Scene, geobox: GeoBox) -> float:
-    """The share of a grid that clouds cover, 0 to 1, from the mask beside the scene.
-
-    The mask is the sibling file `<stem>_clouds.tif` (uint8, 1 = cloud); without one the share is 0.
-    """
-    mask = cloud_mask_path(scene.path)
-    if scene.kind == "xyz" or not mask.is_file():
-        return 0.0
-    with _reading(mask) as file:
-        cloud, valid = _read_grid(file, (1,), geobox, None, Resampling.nearest)
-    return float((cloud[0] == 1).sum() / max(1, valid.sum()))
-
-
-def cloud_mask_path(path: str | Path) -> Path:
-    """Where the cloud mask of a scene lies, if it has one."""
-    path = Path(path)
-    return path.with_name(f"{path.stem}_clouds.tif")
-
-
-# --- pixels -----------------------------------------------------------------------------------------------
-
-
-def _read_grid(
-    file: Any, bands: tuple[int, ...], geobox: GeoBox, nodata: float | None, resampling: Resampling
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Bands (C, H, W) and validity (H, W) of a file on a grid."""
+def read_grid(
+    file: Any,
+    bands: tuple[int, ...],
+    geobox: GeoBox,
+    nodata: float | None,
+    resampling: Resampling = Resampling.bilinear,
+) -> Block:
+    """Bands of an open file on a grid."""
     window = _aligned_window(file, geobox)
     if window is not None:
         return _read_window(file, bands, window, nodata)
+    shifts = turns(file, geobox)
+    pixels, valid = _warp(file, bands, geobox, nodata, resampling, shifts[0])
+    for shift in shifts[1:]:
+        more, there = _warp(file, bands, geobox, nodata, resampling, shift)
+        pixels = np.where(valid, pixels, more)
+        valid |= there
+    return pixels, valid
+
+
+# --- several files ----------------------------------------------------------------------------------------
+
+
+def _read_parts(scene: Scene, geobox: GeoBox) -> Block:
+    """A scene's bands one by one; a pixel is valid where any band has data, and a band without holds nodata."""
+    pixels = np.empty((len(scene.parts), *geobox.shape), scene.sensor.dtype)
+    valid = np.zeros(geobox.shape, np.bool_)
+    for row, part in enumerate(scene.parts):
+        work = partial(read_grid, bands=(part.band,), geobox=geobox, nodata=part.nodata)
+        block, there = with_file(part.path, work, signer=scene.signer)
+        pixels[row] = np.where(there, block[0], _fill(scene))
+        valid |= there
+    return pixels, valid
+
+
+def _fill(scene: Scene) -> float:
+    """What invalid pixels hold."""
+    return 0 if scene.sensor.nodata is None else scene.sensor.nodata
+
+
+def _shifted(pixels: NDArray[Any], scene: Scene) -> NDArray[Any]:
+    """Pixels moved onto the sensor's offset, kept within the data type and off a nodata of 0; nodata stays."""
+    if pixels.dtype.kind == "f":
+        return np.where(pixels == _fill(scene), pixels, pixels + pixels.dtype.type(scene.shift))
+    limits = np.iinfo(pixels.dtype)
+    least = 1 if scene.sensor.nodata == 0 else limits.min
+    moved = np.clip(pixels.astype(np.int64) + scene.shift, least, limits.max).astype(pixels.dtype)
+    return moved if scene.sensor.nodata is None else np.where(pixels == scene.sensor.nodata, pixels, moved)
+
+
+# --- one file ---------------------------------------------------------------------------------------------
+
+
+def _warp(
+    file: Any,
+    bands: tuple[int, ...],
+    geobox: GeoBox,
+    nodata: float | None,
+    resampling: Resampling,
+    shift: float,
+) -> Block:
+    """Bands of a file resampled onto a grid, the file moved east by `shift` of its own units."""
     options: dict[str, Any] = {
         "crs": geobox.crs.to_wkt(),
         "transform": geobox.affine,
@@ -184,6 +136,8 @@ def _read_grid(
         "add_alpha": ColorInterp.alpha not in file.colorinterp,
         "UNIFIED_SRC_NODATA": "YES",
     }
+    if shift:
+        options["src_transform"] = Affine.translation(shift, 0) @ file.transform
     with WarpedVRT(file, **options) as warped:
         block = warped.read((*bands, warped.count))
     return block[:-1], block[-1] > 0
@@ -202,9 +156,7 @@ def _aligned_window(file: Any, geobox: GeoBox) -> Window | None:
     return Window(column, row, geobox.shape[1], geobox.shape[0])
 
 
-def _read_window(
-    file: Any, bands: tuple[int, ...], window: Window, nodata: float | None
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _read_window(file: Any, bands: tuple[int, ...], window: Window, nodata: float | None) -> Block:
     """A window that may hang over the file's edge; outside is 0 and invalid."""
     pixels = np.zeros((len(bands), window.height, window.width), file.dtypes[bands[0] - 1])
     valid = np.zeros((window.height, window.width), bool)
@@ -231,63 +183,3 @@ def _valid(file: Any, pixels: NDArray[Any], window: Window, nodata: float | None
     elif MaskFlags.per_dataset in file.mask_flag_enums[0]:
         valid &= file.dataset_mask(window=window) > 0
     return valid
-
-
-# --- open files -------------------------------------------------------------------------------------------
-
-
-class _OpenFiles(threading.local):
-    """The files that this thread has open, by process, path and modification; the oldest is closed first."""
-
-    def __init__(self) -> None:
-        """Start with no open file."""
-        self.files: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-
-    def get(self, path: str | Path) -> Any:
-        """An open dataset of a path."""
-        key = (os.getpid(), str(path), *_modified(path))
-        if key not in self.files:
-            self.files[key] = metadata.open_raster(path)
-        self.files.move_to_end(key)
-        while len(self.files) > _OPEN_FILES:
-            (process, *_), oldest = self.files.popitem(last=False)
-            if process == os.getpid():
-                oldest.close()
-        return self.files[key]
-
-
-_open_files = _OpenFiles()
-
-
-def _modified(path: str | Path) -> tuple[int, int]:
-    """Time and size of a local file, so that a file written anew is opened anew."""
-    try:
-        about = Path(path).stat()
-    except OSError:
-        return (0, 0)
-    return (about.st_mtime_ns, about.st_size)
-
-
-@contextmanager
-def _reading(path: str | Path) -> Iterator[Any]:
-    """An open dataset; GDAL's errors become named ones."""
-    if not _is_remote(path) and not Path(path).is_file():
-        hint = "it is a folder; name one raster in it" if Path(path).is_dir() else "check the path"
-        raise MissingInput(f"There is no file {path}: {hint}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            file = _open_files.get(path)
-        yield file
-    except (RasterioError, CPLE_BaseError) as error:
-        raise UnreadableScene(f"{path} cannot be read as a raster ({error}): fetch it again.") from error
-
-
-def _is_remote(path: str | Path) -> bool:
-    """Whether GDAL, not the file system, finds the path."""
-    return str(path).startswith(("http://", "https://", "s3://", "gs://", "/vsi"))
-
-
-def _absolute(path: str | Path) -> str:
-    """A path that means the same wherever a later stage runs."""
-    return str(path) if _is_remote(path) else str(Path(path).absolute())

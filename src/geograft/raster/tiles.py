@@ -7,8 +7,7 @@ invalid, never an error.
 import io
 import logging
 import math
-import urllib.error
-import urllib.request
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,16 +22,16 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
 from geograft.errors import BadSetting, MissingInput, UnreadableScene
+from geograft.raster import remote
+from geograft.raster.globe import EDGE, mercator_bounds
 
 logger = logging.getLogger(__name__)
 
-EDGE = 20037508.342789244
-"""Half the width of the Web Mercator square, metres."""
-
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-TIMEOUT_S = 20.0
 MAX_TILES = 1024
 """The most tiles that one read may touch."""
+
+_FRAGMENT = re.compile(r"#zoom=(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,12 @@ class TileSource:
     def remote(self) -> bool:
         """Whether the tiles come over HTTP."""
         return self.template.startswith(("http://", "https://"))
+
+    @property
+    def address(self) -> str:
+        """The template, with `#zoom=15` behind it where its path does not say the zoom; `find_tiles` takes it back."""
+        told = _told_zoom(self.template) == self.zoom
+        return self.template if told else f"{self.template}#zoom={self.zoom}"
 
     @property
     def resolution(self) -> float:
@@ -88,6 +93,8 @@ def find_tiles(source: str | Path, zoom: int | None = None) -> TileSource:
         BadSetting: the zoom is not known or the template is not one.
     """
     text = str(source)
+    if match := _FRAGMENT.search(text):
+        return TileSource(text[: match.start()], int(match[1]))
     if text.startswith(("http://", "https://")):
         return _remote_source(text, zoom)
     if "://" in text:
@@ -115,8 +122,15 @@ def tiles_geobox(source: TileSource) -> GeoBox:
     return source.geobox(x, y, max(columns) - x + 1, max(rows) - y + 1)
 
 
-def read_tiles(source: TileSource, geobox: GeoBox) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def read_tiles(
+    source: TileSource, geobox: GeoBox, *, signer: str | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The pixels of a target grid, any CRS, bilinear where the grids differ.
+
+    Args:
+        source: the tiles.
+        geobox: the grid.
+        signer: the name of what signs the tiles' addresses.
 
     Returns:
         uint8 (3, H, W), 0 where invalid, and bool (H, W): where tiles exist.
@@ -125,32 +139,38 @@ def read_tiles(source: TileSource, geobox: GeoBox) -> tuple[NDArray[np.uint8], N
         BadSetting: the grid spans more than `MAX_TILES` tiles.
         UnreadableScene: a tile server failed.
     """
-    block, place = _mosaic(source, geobox)
+    block, place = _mosaic(source, geobox, signer)
     shift = ~place.affine @ geobox.affine
     if geobox.crs == place.crs and shift.almost_equals(Affine.translation(shift.c, shift.f), 1e-6):
         column, row = round(shift.c), round(shift.f)
         if max(abs(shift.c - column), abs(shift.f - row)) < 1e-3:
             height, width = geobox.shape
             return _split(block[:, row : row + height, column : column + width])
-    return _split(_warp(block, place, geobox))
+    found = _warp(block, place, geobox)
+    for turn in (-1, 1):  # what lies beyond 180 degrees on one side is asked for on the other
+        beyond = place.boundingbox.right > EDGE if turn < 0 else place.boundingbox.left < -EDGE
+        if beyond:
+            moved = GeoBox(place.shape, Affine.translation(2 * EDGE * turn, 0) @ place.affine, place.crs)
+            found = np.where(found[3] > 127, found, _warp(block, moved, geobox))
+    return _split(found)
 
 
-def _mosaic(source: TileSource, geobox: GeoBox) -> tuple[NDArray[np.uint8], GeoBox]:
+def _mosaic(source: TileSource, geobox: GeoBox, signer: str | None) -> tuple[NDArray[np.uint8], GeoBox]:
     """The tiles under a grid with one tile's pixel of margin, as RGBA (4, h, w), and their own grid."""
-    box = geobox.boundingbox if geobox.crs.epsg == 3857 else geobox.extent.to_crs("EPSG:3857").boundingbox
+    left, bottom, right, top_ = mercator_bounds(geobox)
     step, pixel = source.resolution * source.size, source.resolution * 2
-    x0, x1 = (math.floor((value + EDGE) / step) for value in (box.left - pixel, box.right + pixel))
-    y0, y1 = (math.floor((EDGE - value) / step) for value in (box.top + pixel, box.bottom - pixel))
+    x0, x1 = (math.floor((value + EDGE) / step) for value in (left - pixel, right + pixel))
+    y0, y1 = (math.floor((EDGE - value) / step) for value in (top_ + pixel, bottom - pixel))
     columns, rows = x1 - x0 + 1, y1 - y0 + 1
     if columns * rows > MAX_TILES:
         raise BadSetting(f"One read spans {columns} x {rows} tiles of zoom {source.zoom}: use a lower zoom.")
     block = np.zeros((4, rows * source.size, columns * source.size), np.uint8)
     for row in range(rows):
         for column in range(columns):
-            tile = _tile(source, x0 + column, y0 + row)
+            tile = _tile(source, x0 + column, y0 + row, signer)
             if tile is not None:
-                top, left = row * source.size, column * source.size
-                block[:, top : top + source.size, left : left + source.size] = tile
+                top, left_ = row * source.size, column * source.size
+                block[:, top : top + source.size, left_ : left_ + source.size] = tile
     return block, source.geobox(x0, y0, columns, rows)
 
 
@@ -181,12 +201,12 @@ def _split(rgba: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_
 
 
 @lru_cache(maxsize=256)
-def _tile(source: TileSource, x: int, y: int) -> NDArray[np.uint8] | None:
+def _tile(source: TileSource, x: int, y: int, signer: str | None = None) -> NDArray[np.uint8] | None:
     """One decoded tile, RGBA (4, size, size), or None where it is missing or damaged."""
     if not 0 <= y < 2**source.zoom:
         return None
     address = source.template.format(x=x % 2**source.zoom, y=y)
-    content = _download(address) if source.remote else _read_local(Path(address))
+    content = remote.fetch(address, signer=signer) if source.remote else _read_local(Path(address))
     if content is None:
         return None
     try:
@@ -207,21 +227,6 @@ def _read_local(path: Path) -> bytes | None:
         return None
 
 
-def _download(address: str) -> bytes | None:
-    """The bytes of a remote tile, or None where the server has none."""
-    request = urllib.request.Request(address, headers={"User-Agent": "geograft"})  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            content: bytes = answer.read()
-            return content or None
-    except urllib.error.HTTPError as error:
-        if error.code in {204, 404, 410}:
-            return None
-        raise UnreadableScene(f"The tile server answered {error.code} for {address}: try again later.") from error
-    except OSError as error:
-        raise UnreadableScene(f"The tile server does not answer for {address} ({error}).") from error
-
-
 # --- finding tiles ----------------------------------------------------------------------------------------
 
 
@@ -233,17 +238,26 @@ def _remote_source(template: str, zoom: int | None) -> TileSource:
         if zoom is None:
             raise BadSetting(f"Say which zoom of {template} to read: write `zoom: 15` into a YAML file for --config.")
         template = template.replace("{z}", str(zoom))
+    if "{" in template.replace("{x}", "").replace("{y}", ""):
+        raise BadSetting(f"{template} has other braces than {{z}}, {{x}} and {{y}}: fill them in.")
     return TileSource(template, _zoom_of(template, zoom))
 
 
 def _zoom_of(template: str, zoom: int | None) -> int:
-    """The zoom: as given, or the number of the folder above `{x}`."""
-    name = template.split("{x}", maxsplit=1)[0].rstrip("/\\").replace("\\", "/").rsplit("/", maxsplit=1)[-1]
-    if name.isdigit():
-        return int(name)
+    """The zoom: the number of the folder above `{x}` or `{y}`, or as given."""
+    told = _told_zoom(template)
+    if told is not None:
+        return told
     if zoom is None:
         raise BadSetting(f"The folder above {{x}} in {template} is not a zoom: write …/{{z}}/{{x}}/{{y}}.jpg.")
     return zoom
+
+
+def _told_zoom(template: str) -> int | None:
+    """The number of the folder above `{x}` or `{y}`, whichever comes first, or None."""
+    above = re.split(r"\{[xy]\}", template, maxsplit=1)[0].replace("\\", "/")
+    name = above.rstrip("/").rsplit("/", maxsplit=1)[-1]
+    return int(name) if above.endswith("/") and name.isdigit() else None
 
 
 def _folder_template(folder: Path) -> str:

@@ -1,82 +1,40 @@
-"""The scene table: GeoTIFFs of a folder, or XYZ tiles, one row each, unusable ones counted by reason."""
+"""The scene table: rasters, STAC items or map tiles, one row each, unusable ones counted by reason."""
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
-import rasterio
 import shapely
-from rasterio.windows import Window
 
-from geograft.errors import (
-    BadSetting,
-    EmptyTable,
-    GeograftError,
-    MissingInput,
-    NoGeoreference,
-    SensorMismatch,
-    UnknownSensor,
-    UnreadableScene,
-)
-from geograft.raster import Scene, cloud_mask_path, ground_gsd, open_scene
+from geograft.errors import EmptyTable, GeograftError, MissingInput
+from geograft.raster import Scene, ground_gsd, open_assets, open_scene
+from geograft.raster.files import modified
+from geograft.raster.remote import is_remote
 from geograft.raster.tiles import is_tiles, list_tiles, tile_at, tile_square
+from geograft.sensors import get_sensor
+from geograft.sources import scene_files, stac, wmts
+from geograft.sources.scene_rows import (
+    COLUMNS,
+    THREADS,
+    SceneRow,
+    SceneSettings,
+    attempts,
+    reason_of,
+    row_of,
+    unwanted,
+)
 from geograft.tables import Manifest, check_output, track, write_manifest, write_table
 
+__all__ = ["COLUMNS", "SceneSettings", "SceneSummary", "read_scenes", "scene_of"]
+
 logger = logging.getLogger(__name__)
-
-SUFFIXES = frozenset({".tif", ".tiff", ".vrt"})
-"""The scene files that a folder is searched for."""
-
-COLUMNS = (
-    "scene_id",
-    "uri",
-    "sensor",
-    "taken",
-    "epsg",
-    "gsd",
-    "width",
-    "height",
-    "kind",
-    "cloud_share",
-)
-"""The columns of a scene table beside its geometry (the footprint, EPSG:4326)."""
-
-_REASONS: tuple[tuple[type[GeograftError], str], ...] = (
-    (NoGeoreference, "no-georeference"),
-    (SensorMismatch, "sensor-mismatch"),
-    (UnknownSensor, "unknown-sensor"),
-    (UnreadableScene, "unreadable-scene"),
-)
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    """How scenes are read.
-
-    Attributes:
-        zoom: the level of XYZ tiles, where the path does not say.
-        bounds: west, south, east, north in degrees: what of remote tiles to use, since a server does not say what
-            it covers.
-    """
-
-    zoom: int | None = None
-    bounds: tuple[float, float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse a zoom or bounds that no tiles have."""
-        if self.zoom is not None and not 0 <= self.zoom <= 30:
-            raise BadSetting(f"A zoom lies between 0 and 30, not {self.zoom}.")
-        if self.bounds is None:
-            return
-        west, south, east, north = self.bounds
-        if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
-            raise BadSetting(f"Bounds are west, south, east, north in degrees, not {list(self.bounds)}.")
 
 
 @dataclass(frozen=True)
@@ -86,12 +44,30 @@ class SceneSummary:
     Attributes:
         out: the scene table.
         scenes: rows written.
-        skipped: reason to count.
+        skipped: reason to count, of scenes that cannot be used or are not wanted.
+        failed: reason to count, of parts of a catalogue that its server did not give; another run may.
     """
 
     out: Path
     scenes: int
     skipped: dict[str, int]
+    failed: dict[str, int]
+
+
+@dataclass
+class _Counts:
+    """What was left out so far, and the first error, for the sentence where nothing is left."""
+
+    skipped: Counter[str]
+    failed: Counter[str]
+    first: str | None = None
+
+    def skip(self, reason: str, error: object = None) -> None:
+        """Count a scene that is left out."""
+        self.skipped[reason] += 1
+        if error is not None:
+            self.first = self.first or str(error)
+            logger.info("Scene skipped: %s", error)
 
 
 def read_scenes(
@@ -101,106 +77,174 @@ def read_scenes(
     sensor: str | None = None,
     settings: SceneSettings | None = None,
 ) -> SceneSummary:
-    """Read the footprints and facts of a folder's GeoTIFFs, of one file, or of XYZ tiles into a scene table.
+    """Read the footprints and facts of rasters, of a STAC catalogue or API, or of map tiles into a scene table.
 
-    Cloud masks (`*_clouds.tif`) are counted into `cloud_share` of their scene. A file of a folder that cannot be
-    used is skipped and counted by reason: `no-georeference`, `sensor-mismatch`, `unknown-sensor`,
-    `unreadable-scene`.
+    A scene of several that cannot be used is skipped and counted by reason: `no-georeference`, `sensor-mismatch`,
+    `unknown-sensor`, `unreadable-scene`, `missing-file`, `no-asset`, `duplicate-id`; so is one that the settings
+    leave out: `outside-bounds`, `outside-datetime`, `cloudy`.
 
     Args:
-        source: a folder (searched through), a raster file, a tile folder or `…/{z}/{x}/{y}.jpg`, local or http(s).
+        source: a folder (searched through), a raster file or its address, a pattern, a text file of paths and
+            addresses; a STAC item, collection or catalogue (.json), API (an address) or stac-geoparquet (.parquet);
+            a tile folder or `…/{z}/{x}/{y}.jpg`, local or http(s); a WMTS template or capabilities document.
         out: the GeoParquet to write; its manifest lies beside it.
-        sensor: what the bands mean; files of another sensor are skipped. Each file must say where None.
+        sensor: what the bands mean, by name or YAML file; files of another sensor are skipped. Each file must say
+            where None; STAC items and tiles need it.
         settings: see `SceneSettings`.
 
     Raises:
         MissingInput: there is no such source.
-        EmptyTable: no scene is left; the sentence holds the first file's error.
+        EmptyTable: no scene is left; the sentence holds the first scene's error.
+        DownloadFailed: a catalogue's server refuses, fails or does not answer.
         GeograftError: the one file or tile source that was named cannot be used.
         DiskFull: the disk filled up; nothing was left behind.
     """
     settings = settings or SceneSettings()
     check_output(out, (".parquet",))
-    skipped: Counter[str] = Counter()
-    if is_tiles(source):
-        rows = [_tiles_row(source, sensor, settings)]
-    elif Path(source).is_dir():
-        rows = _folder_rows(Path(source), sensor, skipped)
-    elif Path(source).is_file():
-        rows = [_file_row(Path(source), Path(source).parent, sensor)]
-    else:
-        raise MissingInput(f"There is no folder, raster or tile template {source}: check the path.")
-    table = pd.DataFrame([row[1] for row in rows], columns=list(COLUMNS))
-    table["taken"] = pd.to_datetime(table["taken"], utc=True).astype("datetime64[us, UTC]")
-    write_table(gpd.GeoDataFrame(table, geometry=[row[0] for row in rows], crs="EPSG:4326"), out)
-    counts = {"done": len(rows), "skipped": dict(skipped), "failed": {}}
-    write_manifest(out, Manifest("scenes", {"source": source}, {"sensor": sensor, **vars(settings)}, counts))
-    return SceneSummary(Path(out), len(rows), dict(skipped))
+    if sensor is not None:
+        sensor = get_sensor(sensor).name
+    counts = _Counts(Counter(), Counter())
+    rows = _kept(_results(str(source), sensor, settings, counts), settings, counts)
+    if not rows:
+        raise EmptyTable(f"No scene of {source} can be used: {counts.first or _left_out(counts)}")
+    _write(rows, out)
+    done = {"done": len(rows), "skipped": dict(counts.skipped), "failed": dict(counts.failed)}
+    write_manifest(out, Manifest("scenes", {"source": str(source)}, {"sensor": sensor, **asdict(settings)}, done))
+    return SceneSummary(Path(out), len(rows), dict(counts.skipped), dict(counts.failed))
 
 
 def scene_of(row: Mapping[str, Any]) -> Scene:
     """The scene of a row of a scene table, opened once a process while it stays among the latest.
 
+    Its files are opened here, and stay open for `read` and `cloud_share`; addresses that expire are signed.
+
     Args:
-        row: at least `uri` and `sensor`.
+        row: a row by the names of the columns; `uri` and `sensor` are enough for scenes of one file.
 
     Raises:
         GeograftError: the scene cannot be opened, or contradicts its row; see `open_scene`.
     """
-    return open_scene(row["uri"], sensor=row["sensor"])
+    values = tuple(_text(row, name) for name in ("uri", "sensor", "assets", "mask_uri", "signer"))
+    shift = row.get("shift")
+    moved = 0 if shift is None or pd.isna(shift) else int(shift)
+    files = json.loads(values[2]).values() if values[2] else (values[0] or "",)
+    scene = _opened(values, moved, tuple(modified(file) for file in files))
+    taken = row.get("taken")
+    known = taken is not None and not pd.isna(taken)
+    return replace(scene, taken=pd.Timestamp(taken).to_pydatetime()) if known and scene.taken is None else scene
 
 
-def _folder_rows(folder: Path, sensor: str | None, skipped: Counter[str]) -> list[tuple[Any, dict[str, Any]]]:
-    """The rows of a folder's scenes, sorted by path; reasons are counted into `skipped`."""
-    paths = sorted(path for path in folder.rglob("*") if _is_scene(path))
-    rows = []
-    first = "it holds no .tif or .vrt file"
-    for path in track(paths, "Reading scenes"):
-        try:
-            rows.append(_file_row(path, folder, sensor))
-        except tuple(kind for kind, _ in _REASONS) as error:
-            first = str(error) if not skipped else first
-            skipped[next(reason for kind, reason in _REASONS if isinstance(error, kind))] += 1
-            logger.info("Scene skipped: %s", error)
-    if not rows:
-        raise EmptyTable(f"No scene of {folder} can be used: {first}")
+@lru_cache(maxsize=256)
+def _opened(values: tuple[str | None, ...], shift: int, modified_: tuple[tuple[int, int], ...]) -> Scene:  # noqa: ARG001
+    """The scene of a row's facts; files written anew are opened anew."""
+    uri, sensor, assets, mask_uri, signer = values
+    if assets is None:
+        scene = open_scene(uri or "", sensor=sensor, signer=signer, shift=shift)
+        return replace(scene, mask_uri=mask_uri)
+    found = json.loads(assets)
+    return open_assets(uri or "", found, sensor or "", mask_uri=mask_uri, signer=signer, shift=shift)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str | None:
+    """A text of a row, None where it has none."""
+    value = row.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+# --- sources ----------------------------------------------------------------------------------------------
+
+
+def _results(
+    source: str, sensor: str | None, settings: SceneSettings, counts: _Counts
+) -> Iterable[SceneRow | GeograftError]:
+    """What came of each scene of a source, whatever its kind."""
+    if wmts.is_wmts(source):
+        return [_wmts_row(source, sensor, settings)]
+    if is_tiles(source):
+        return [_tiles_row(source, sensor, settings)]
+    if stac.is_stac(source):
+        return stac.item_rows(source, sensor, settings, counts.failed)
+    if not (is_remote(source) or scene_files.is_pattern(source) or Path(source).exists()):
+        raise MissingInput(f"There is no folder, raster, catalogue or tile template {source}: check the path.")
+    named = scene_files.named_files(source)
+    work = partial(scene_files.file_row, sensor=sensor, settings=settings)
+    if named and named[0][1] == source:
+        return [work(named[0])]
+    if not named:
+        counts.first = f"it holds no {', '.join(sorted(scene_files.SUFFIXES))} file"
+    threads = THREADS if any(is_remote(path) for _, path in named) else 1
+    results: Iterable[SceneRow | GeograftError] = track(
+        attempts(work, named, threads=threads), "Reading scenes", len(named)
+    )
+    return results
+
+
+def _kept(results: Iterable[SceneRow | GeograftError], settings: SceneSettings, counts: _Counts) -> list[SceneRow]:
+    """The rows to write; everything else is counted."""
+    rows, seen = [], set()
+    for result in results:
+        if isinstance(result, GeograftError):
+            counts.skip(reason_of(result), result)
+            continue
+        reason, key = unwanted(result, settings), (result.facts["scene_id"], result.facts["uri"])
+        if reason is None and key in seen:
+            reason = "duplicate-id"
+        if reason is not None:
+            counts.skip(reason)
+            continue
+        seen.add(key)
+        rows.append(result)
     return rows
 
 
-def _source_name(folder: Path) -> str:
-    """The folder's name, which keeps ids of several sources apart; that of its parent where it is called scenes."""
-    folder = folder.absolute()
-    return folder.parent.name if folder.name == "scenes" else folder.name
+def _left_out(counts: _Counts) -> str:
+    """Why nothing is left where no scene is broken."""
+    said = ", ".join(f"{count} {reason}" for reason, count in {**counts.skipped, **counts.failed}.items())
+    return f"{said}; choose other bounds, dates or clouds" if said else "it names none"
 
 
-def _is_scene(path: Path) -> bool:
-    """Whether a file may be a scene: a raster that is no cloud mask and no hidden leftover."""
-    named = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    return named and not path.stem.endswith("_clouds") and path.is_file()
+def _write(rows: list[SceneRow], out: str | Path) -> None:
+    """Write the scene table."""
+    table = pd.DataFrame([row.facts for row in rows], columns=list(COLUMNS))
+    table["taken"] = pd.to_datetime(table["taken"], utc=True).astype("datetime64[us, UTC]")
+    table["cloud_share"] = table["cloud_share"].astype("float64")
+    table["shift"] = table["shift"].fillna(0).astype("int32")
+    for name in ("assets", "mask_uri", "signer"):
+        table[name] = table[name].astype("string")
+    write_table(gpd.GeoDataFrame(table, geometry=[row.footprint for row in rows], crs="EPSG:4326"), out)
 
 
-def _file_row(path: Path, folder: Path, sensor: str | None) -> tuple[Any, dict[str, Any]]:
-    """The footprint and the row of one raster file."""
-    scene = open_scene(path, sensor=sensor)
-    _read_last_block(path)
-    name = f"{_source_name(folder)}/{path.relative_to(folder).with_suffix('').as_posix()}"
-    return scene.geobox.geographic_extent.geom, _row(scene, name, _cloud_share(path))
+# --- tiles ------------------------------------------------------------------------------------------------
 
 
-def _tiles_row(source: str | Path, sensor: str | None, settings: SceneSettings) -> tuple[Any, dict[str, Any]]:
-    """The footprint and the row of a tile source: the union of its tiles, or the bounds of a remote one."""
-    scene = open_scene(source, sensor=sensor, zoom=settings.zoom)
+def _tiles_row(source: str, sensor: str | None, settings: SceneSettings) -> SceneRow:
+    """The row of a tile source, whose footprint is the union of its tiles, or the bounds of a remote one."""
+    scene = open_scene(source, sensor=sensor, zoom=settings.zoom, signer=settings.signer)
     tiles = list_tiles(scene.tiles)
-    if tiles is not None:
-        footprint = shapely.union_all([tile_square(scene.tiles, x, y) for x, y in tiles])
-    else:
-        footprint = shapely.box(*(settings.bounds or (-180, -85, 180, 85)))
-    if tiles is not None and settings.bounds is not None:
-        footprint = footprint.intersection(shapely.box(*settings.bounds))
-    if footprint.is_empty:
+    if tiles is None:
+        return _tile_scene_row(scene, settings.area or shapely.box(-180, -85, 180, 85), _tiles_name(scene))
+    outline = shapely.union_all([tile_square(scene.tiles, x, y) for x, y in tiles])
+    if settings.area is not None:
+        outline = outline.intersection(settings.area)
+    if outline.is_empty:
         raise EmptyTable(f"No tile of {source} lies within the bounds {settings.bounds}: choose others.")
-    row = _row(scene, _tiles_name(scene), 0.0)
-    return footprint, row | {"gsd": ground_gsd(tile_at(scene.tiles, *footprint.centroid.coords[0]))}
+    return _tile_scene_row(scene, outline, _tiles_name(scene))
+
+
+def _wmts_row(source: str, sensor: str | None, settings: SceneSettings) -> SceneRow:
+    """The row of a layer of a WMTS."""
+    layer = wmts.find_layer(source, settings)
+    scene = open_scene(layer.template, sensor=sensor, zoom=settings.zoom, signer=settings.signer)
+    outline = layer.footprint if settings.area is None else layer.footprint.intersection(settings.area)
+    if outline.is_empty:
+        raise EmptyTable(f"The layer {layer.name} has nothing within the bounds {settings.bounds}: choose others.")
+    return _tile_scene_row(replace(scene, taken=layer.taken), outline, f"{layer.name}-{scene.tiles.zoom}")
+
+
+def _tile_scene_row(scene: Scene, outline: Any, scene_id: str) -> SceneRow:
+    """A tile source's row; its resolution is that of its middle."""
+    gsd = ground_gsd(tile_at(scene.tiles, *outline.centroid.coords[0]))
+    return SceneRow(outline, row_of(scene, scene_id, 0.0) | {"gsd": gsd})
 
 
 def _tiles_name(scene: Scene) -> str:
@@ -208,45 +252,3 @@ def _tiles_name(scene: Scene) -> str:
     above = scene.path.split("{x}", maxsplit=1)[0].rstrip("/").split("/")
     name = next((part for part in reversed(above[:-1]) if part not in {"", "tiles"}), "tiles")
     return f"{name}-{scene.tiles.zoom}"
-
-
-def _row(scene: Scene, scene_id: str, cloud_share: float) -> dict[str, Any]:
-    """A scene's row of the table."""
-    height, width = scene.geobox.shape
-    return {
-        "scene_id": scene_id,
-        "uri": scene.path,
-        "sensor": scene.sensor.name,
-        "taken": scene.taken,
-        "epsg": scene.geobox.crs.epsg or 0,
-        "gsd": scene.gsd,
-        "width": width,
-        "height": height,
-        "kind": scene.kind,
-        "cloud_share": cloud_share,
-    }
-
-
-def _read_last_block(path: Path) -> None:
-    """Read a scene's last block, which a file that was cut short does not have.
-
-    Raises:
-        UnreadableScene: it cannot be read.
-    """
-    try:
-        with rasterio.open(path) as file:
-            rows, columns = file.block_shapes[0]
-            top, left = (file.height - 1) // rows * rows, (file.width - 1) // columns * columns
-            file.read(1, window=Window(left, top, file.width - left, file.height - top))
-    except rasterio.errors.RasterioError as error:
-        raise UnreadableScene(f"{path} is cut short or damaged ({error}): fetch it again.") from error
-
-
-def _cloud_share(path: Path) -> float:
-    """The share of a scene's cloud mask that is cloud, from at most 1024 pixels a side; 0 without a mask."""
-    mask = cloud_mask_path(path)
-    if not mask.is_file():
-        return 0.0
-    with rasterio.open(mask) as file:
-        shape = (min(1024, file.height), min(1024, file.width))
-        return float(np.mean(file.read(1, out_shape=shape) == 1))

@@ -3,13 +3,17 @@
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from affine import Affine
 from PIL import Image
 
+from geograft.geoparquet import geo_metadata, square_column
 from geograft.models.teacher import Teacher
-from geograft.pairs.grid import to_crs
+from geograft.pairs.grid import corners, to_crs
 from geograft.sources.scenes import read_scenes
+from geograft.tables import Manifest, write_manifest, write_table
 
 LEFT, TOP, EPSG = 500_000, 5_000_000, 32632
 
@@ -118,5 +122,136 @@ def make_pictures(tmp_path):
         for path, colour in zip(paths, colours, strict=True):
             Image.new("RGB", (16, 12), colour).save(path)
         return [str(path) for path in paths]
+
+    return make
+
+
+CHIPS = pa.schema(
+    [
+        ("chip_id", pa.string()),
+        ("epsg", pa.int32()),
+        ("left", pa.float64()),
+        ("top", pa.float64()),
+        ("gsd", pa.float64()),
+        ("size", pa.int32()),
+        ("split", pa.string()),
+        ("photos", pa.int32()),
+        ("stacks", pa.list_(pa.struct([("gap_days", pa.float32()), ("scenes", pa.list_(pa.string()))]))),
+        ("geometry", pa.binary()),
+    ]
+)
+PAIRS = pa.schema(
+    [
+        ("chip_id", pa.string()),
+        ("photo_id", pa.string()),
+        ("col", pa.float32()),
+        ("row", pa.float32()),
+        ("accuracy_m", pa.float32()),
+        ("heading_deg", pa.float32()),
+        ("taken", pa.timestamp("us", "UTC")),
+    ]
+)
+SHOT = pd.Timestamp("2024-06-01T12:00", tz="UTC")
+
+
+def write_groups(path, schema, groups):
+    """A table with one row group a list of rows."""
+    with pq.ParquetWriter(path, schema) as writer:
+        for rows in groups:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+@pytest.fixture
+def make_plan(tmp_path):
+    """A factory of plans: chips by offsets right and down of the ground's corner, two photos each."""
+
+    def make(scenes, chips, *, name="out", size=32, gsd=1.0, shard=8, digest="0123456789abcdef", uris=None, **settings):
+        """Write a plan.
+
+        Args:
+            scenes: a scene table.
+            chips: dicts: right, down (metres), or epsg, left, top; stacks, as (gap_days, [scene ids]); maybe
+                chip_id, split, photos (ids).
+        """
+        out = tmp_path / name
+        (out / "plan").mkdir(parents=True)
+        table = gpd.read_parquet(scenes).sort_values("scene_id")
+        write_table(table, out / "plan" / "scenes.parquet")
+        rows = [plan_row(number, chip, size, gsd, table) for number, chip in enumerate(chips)]
+        pairs = [plan_pairs(row, chip, number) for number, (row, chip) in enumerate(zip(rows, chips, strict=True))]
+        cuts = range(0, len(rows), shard)
+        write_groups(
+            out / "plan" / "chips.parquet",
+            CHIPS.with_metadata(geo_metadata("Polygon")),
+            [rows[start : start + shard] for start in cuts],
+        )
+        write_groups(
+            out / "plan" / "pairs.parquet",
+            PAIRS,
+            [[pair for some in pairs[start : start + shard] for pair in some] for start in cuts],
+        )
+        ids = sorted({pair["photo_id"] for some in pairs for pair in some})
+        photos = gpd.GeoDataFrame(
+            {
+                "photo_id": ids,
+                "uri": [f"/nowhere/{photo}.jpg" for photo in ids] if uris is None else uris[: len(ids)],
+                "taken": SHOT,
+            },
+            geometry=gpd.points_from_xy([9.0] * len(ids), [45.0] * len(ids)),
+            crs=4326,
+        )
+        write_table(photos, out / "plan" / "photos.parquet")
+        extra = {"plan": digest, "sensor": table["sensor"].iloc[0], "gsd": gsd, "chips_dropped": {"split-buffer": 3}}
+        options = {"chip_size": size, "gsd": gsd, "max_cloud": 0.01, "encoding": "lossless"} | settings
+        counts = {"done": len(ids), "skipped": {"no-scene": 2}, "failed": {}}
+        manifest = Manifest("pairs plan", {"scenes": [str(scenes)]}, options, counts, extra=extra)
+        write_manifest(out / "plan" / "manifest.json", manifest)
+        return out
+
+    return make
+
+
+def plan_row(number, chip, size, gsd, scenes):
+    """A row of the plan's chips."""
+    left, top = chip.get("left", LEFT + chip.get("right", 0)), chip.get("top", TOP - chip.get("down", 0))
+    row = {"epsg": chip.get("epsg", EPSG), "left": float(left), "top": float(top), "gsd": float(gsd), "size": size}
+    stacks = chip.get("stacks") or [(0.0, [scenes["scene_id"].iloc[0]])]
+    corner = corners(pd.DataFrame([row]))
+    return {
+        "chip_id": chip.get("chip_id", f"chip-{number:04d}"),
+        **row,
+        "split": chip.get("split", ("train", "train", "validation", "test")[number % 4]),
+        "photos": len(chip.get("photos", "ab")),
+        "stacks": [{"gap_days": gap, "scenes": names} for gap, names in stacks],
+        "geometry": square_column(corner)[0].as_py(),
+    }
+
+
+def plan_pairs(row, chip, number):
+    """The rows of the plan's pairs of a chip: its own photo and one that it shares with the next."""
+    ids = chip.get("photos", [f"p{number:05d}", f"p{number + 1:05d}"])
+    return [
+        {
+            "chip_id": row["chip_id"],
+            "photo_id": photo,
+            "col": 3.5 + place,
+            "row": 4.25,
+            "accuracy_m": 8.0,
+            "heading_deg": None if place else 90.0,
+            "taken": SHOT + pd.to_timedelta(number, "h"),
+        }
+        for place, photo in enumerate(ids)
+    ]
+
+
+@pytest.fixture
+def grid_plan(make_ground, make_plan):
+    """A factory of plans of chips side by side on one scene of 200 m."""
+
+    def make(count=30, *, name="out", ground=200, **more):
+        scenes = make_ground(ground, name=f"{name}-scenes")
+        across = (ground - 32) // 28 + 1
+        chips = [{"right": 28 * (row % across), "down": 28 * (row // across)} for row in range(count)]
+        return make_plan(scenes, chips, name=name, **more)
 
     return make

@@ -1,20 +1,26 @@
+import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geograft.errors import BadSetting, EmptySplit, MissingInput, UnreadableTable
-from geograft.pairs.dataset import _spread, load_pairs
+from geograft.pairs.dataset import _spread, iter_chips, load_pairs, torchgeo_sample
 from geograft.pairs.embeddings import embed_photos
-from geograft.pairs.plan import PairSettings, make_pairs
+from geograft.pairs.encoding import decode
+from geograft.pairs.materialise import materialise
 from geograft.pairs.shards import shard_paths
+from geograft.raster import open_scene, read
 
 
 @pytest.fixture
-def folder(scattered, make_ground, tmp_path):
-    settings = PairSettings(chip_size=32, block_m=96, buffer_m=16, fractions=(0.6, 0.2, 0.2), shard_chips=16)
-    make_pairs(scattered(300), make_ground(400), tmp_path / "pairs", settings=settings)
-    return tmp_path / "pairs"
+def folder(make_ground, make_plan, tmp_path):
+    """60 chips of 32 m in four shards, thrown over 400 m."""
+    places = np.random.default_rng(0).integers(0, 368, (60, 2)).tolist()
+    plan = make_plan(make_ground(400), [{"right": x, "down": y} for x, y in places], name="pairs", shard=16)
+    materialise(plan, workers=1)
+    return plan
 
 
 def test_a_split_holds_its_chips_only(folder):
@@ -110,15 +116,14 @@ def test_a_selection_keeps_chips_and_photos_together(folder):
     assert (some.chips[0] == pairs.chips[5]).all()
 
 
-def test_embeddings_stand_beside_their_photos(make_photos, make_ground, make_pictures, teacher, tmp_path):
-    rng = np.random.default_rng(0)
-    colours = [tuple(colour) for colour in rng.integers(0, 255, (40, 3)).tolist()]
+def test_embeddings_stand_beside_their_photos(grid_plan, make_pictures, teacher, tmp_path):
+    colours = [tuple(colour) for colour in np.random.default_rng(0).integers(0, 255, (31, 3)).tolist()]
     uris = make_pictures(colours)
     (tmp_path / "pictures" / "0007.png").write_bytes(b"broken")
-    photos = make_photos(*rng.uniform(50, 350, (2, 40)), uri=uris)
-    make_pairs(photos, make_ground(400), tmp_path / "out", settings=PairSettings(chip_size=32, split="none"))
-    embed_photos(tmp_path / "out", teacher)
-    pairs = load_pairs(tmp_path / "out", split="train", teacher=teacher.fingerprint)
+    out = grid_plan(30, uris=uris)
+    materialise(out, workers=1)
+    embed_photos(out, teacher)
+    pairs = load_pairs(out, split="train", teacher=teacher.fingerprint)
     assert "p00007" not in pairs.photo_ids
     assert set(pairs.owner) == set(range(len(pairs)))
     expected = np.array([colours[int(name[1:])] for name in pairs.photo_ids], float) + 1
@@ -142,3 +147,93 @@ def test_what_is_absent_is_named(folder, tmp_path):
 def test_a_batch_without_chips_is_refused(folder):
     with pytest.raises(BadSetting):
         next(load_pairs(folder).batches(0, seed=0, epoch=0))
+
+
+# --- streams ----------------------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_what_loading_gives(folder):
+    pairs = load_pairs(folder, split="train")
+    streamed = {chip.chip_id: chip for chip in iter_chips(folder, "train")}
+    assert set(streamed) == set(pairs.chip_ids)
+    for row in range(len(pairs)):
+        chip = streamed[pairs.chip_ids[row]]
+        assert (chip.pixels == pairs.chips[row]).all()
+        assert [photo["photo_id"] for photo in chip.photos] == pairs.photo_ids[pairs.owner == row].tolist()
+        assert [(photo["row"], photo["col"]) for photo in chip.photos] == [
+            tuple(place) for place in pairs.positions[pairs.owner == row].tolist()
+        ]
+
+
+def test_readers_share_the_shards(folder):
+    everything = [chip.chip_id for chip in iter_chips(folder)]
+    parts = [[chip.chip_id for chip in iter_chips(folder, part=(number, 3))] for number in range(3)]
+    assert sorted(chip for some in parts for chip in some) == sorted(everything)
+    assert all(parts)
+    with pytest.raises(BadSetting):
+        next(iter_chips(folder, part=(3, 3)))
+    with pytest.raises(MissingInput, match="materialise"):
+        next(iter_chips(folder / "nowhere"))
+
+
+def test_a_chip_s_pixels_are_those_of_its_scene_at_its_geobox(folder, tmp_path):
+    scene = open_scene(tmp_path / "scenes" / "world-1m_2024-06-01.tif")
+    chip = next(iter_chips(folder))
+    assert (chip.pixels == read(scene, chip.geobox).pixels).all()
+    assert chip.taken.isoformat() == "2024-06-01T00:00:00+00:00"
+    assert chip.embeddings.shape == (0, 0)
+
+
+def test_duckdb_reads_the_shards(folder):
+    found = duckdb.sql(f"select chip_id, len(photos) photos, photos[1].col col from '{folder}/shards/*.parquet'").df()
+    chips = pd.read_parquet(folder / "chips.parquet", columns=["chip_id", "photos"])
+    assert found.set_index("chip_id")["photos"].to_dict() == chips.set_index("chip_id")["photos"].to_dict()
+    assert (found["col"] == 3.5).all()
+    ((gap,),) = duckdb.sql(
+        f"select max(photo.time_gap_days) from '{folder}/shards/*.parquet', unnest(photos) as _(photo)"
+    ).fetchall()
+    assert gap == pytest.approx(0.5 + 59 / 24)
+
+
+def test_hugging_face_streams_the_shards(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    from datasets import load_dataset
+
+    files = [str(path) for path in shard_paths(folder)]
+    rows = list(load_dataset("parquet", data_files=files, streaming=True, split="train"))
+    expected = {chip.chip_id: chip for chip in iter_chips(folder)}
+    assert {row["chip_id"] for row in rows} == set(expected)
+    about = {"shape": "[4, 32, 32]", "dtype": "uint8", "encoding": "lossless"}
+    for row in rows:
+        assert (decode(row["pixels"], about) == expected[row["chip_id"]].pixels).all()
+        assert len(row["photos"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_ray_data_reads_the_shards(folder):
+    ray = pytest.importorskip("ray")
+    from geograft.engine import RayEngine
+
+    with RayEngine(workers=1):
+        table = ray.data.read_parquet(str(folder / "shards"), file_extensions=["parquet"])
+        assert table.count() == 60
+        rows = table.select_columns(["chip_id", "pixels"]).take(3)
+    expected = {chip.chip_id: chip.pixels.tobytes() for chip in iter_chips(folder)}
+    assert all(expected[row["chip_id"]] == row["pixels"] for row in rows)
+
+
+def test_a_chip_is_a_sample_of_torchgeo(folder):
+    import torch
+    from pyproj import CRS
+
+    chip = next(iter_chips(folder))
+    sample = torchgeo_sample(chip)
+    assert set(sample) == {"image", "crs", "bounds", "transform"}
+    assert sample["image"].dtype == torch.float32
+    assert (sample["image"].numpy() == chip.pixels).all()
+    assert sample["crs"] == CRS.from_epsg(32632)
+    left, right, step, bottom, top, _, start, stop, _ = sample["bounds"].tolist()
+    assert (right - left, top - bottom, step) == (32, 32, 1)
+    assert start == stop == chip.taken.timestamp()
+    assert sample["transform"].tolist() == [1, 0, left, 0, -1, top, 0, 0, 1]

@@ -1,17 +1,27 @@
+import geopandas as gpd
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from geograft.errors import EmptyTable, MissingInput, UnreadableTable
 from geograft.pairs import embeddings
-from geograft.pairs.embeddings import embed_photos, open_photo, parts_folder, read_embeddings
-from geograft.pairs.plan import PairSettings, make_pairs
+from geograft.pairs.embeddings import (
+    embed_missing,
+    embed_photos,
+    open_photo,
+    part_paths,
+    parts_folder,
+    read_embeddings,
+    unreadable_photos,
+)
+from geograft.pairs.vectors import Vectors, pack, scratch
 from geograft.tables import read_manifest
 
 
 @pytest.fixture
-def folder(make_photos, make_ground, make_pictures, tmp_path, monkeypatch):
-    """Pairs of 40 photos, three of them unreadable, embedded eight at a time."""
+def folder(grid_plan, make_pictures, tmp_path, monkeypatch):
+    """The plan of 40 photos, three of them unreadable, embedded eight at a time."""
     monkeypatch.setattr(embeddings, "BATCH", 4)
     monkeypatch.setattr(embeddings, "PART_BATCHES", 2)
     rng = np.random.default_rng(0)
@@ -19,9 +29,7 @@ def folder(make_photos, make_ground, make_pictures, tmp_path, monkeypatch):
     (tmp_path / "pictures" / "0003.png").write_bytes(b"")
     (tmp_path / "pictures" / "0004.png").write_bytes((tmp_path / "pictures" / "0005.png").read_bytes()[:40])
     (tmp_path / "pictures" / "0030.png").unlink()
-    photos = make_photos(*rng.uniform(50, 350, (2, 40)), uri=uris)
-    make_pairs(photos, make_ground(400), tmp_path / "out", settings=PairSettings(chip_size=32, split="none"))
-    return tmp_path / "out"
+    return grid_plan(39, uris=uris)
 
 
 def test_unreadable_photos_are_counted_not_fatal(folder, teacher):
@@ -70,6 +78,44 @@ def test_a_folder_without_pairs_and_one_without_photos_are_named(folder, teacher
         path.unlink()
     with pytest.raises(EmptyTable, match="None of the 40 photos"):
         embed_photos(folder, teacher)
+
+
+@pytest.mark.parametrize("batch", [3, 8, 100])
+def test_photos_are_streamed_whatever_the_batch(folder, teacher, monkeypatch, batch):
+    whole = read_embeddings(embed_photos(folder, teacher))
+    (folder / "teacher-c0105.parquet").unlink()
+    for part in parts_folder(folder, "c0105").iterdir():
+        part.unlink()
+    monkeypatch.setattr(embeddings, "TABLE_BATCH", batch)
+    ids, matrix = read_embeddings(embed_photos(folder, teacher))
+    assert ids == whole[0]
+    assert (matrix == whole[1]).all()
+
+
+def test_photos_that_another_stage_embedded_are_not_embedded_again(folder, teacher):
+    photos = gpd.read_parquet(folder / "plan" / "photos.parquet")[["photo_id", "uri"]].iloc[::-1].iloc[5:25]
+    parts = parts_folder(folder, teacher.fingerprint)
+    embed_missing([photos.iloc[:9], photos.iloc[9:]], parts, teacher)
+    assert teacher.seen == 19
+    assert [photo for path in part_paths(parts) for photo in unreadable_photos(path)] == ["p00030"]
+    earlier = [read_embeddings(path) for path in part_paths(parts)]
+    found = dict(zip(*read_embeddings(embed_photos(folder, teacher)), strict=True))
+    assert teacher.seen == 37
+    assert all((found[photo] == vector).all() for part in earlier for photo, vector in zip(*part, strict=True))
+
+
+def test_embeddings_are_found_by_photo_without_being_held(folder, teacher):
+    path = embed_photos(folder, teacher)
+    ids, matrix = read_embeddings(path)
+    assert not scratch(folder, teacher.fingerprint).exists()
+    with pytest.raises(MissingInput, match="embed its photos"):
+        Vectors.open(folder, teacher.fingerprint)
+    vectors = pack([path], folder, teacher.fingerprint)
+    assert isinstance(vectors.matrix, np.memmap)
+    wanted = [ids[5], "p00003", ids[0], ids[5], "nobody"]
+    rows = vectors.column(pa.array(wanted)).to_pylist()
+    assert rows == [matrix[5].tolist(), None, matrix[0].tolist(), matrix[5].tolist(), None]
+    assert vectors.column(pa.array([], pa.string())).to_pylist() == []
 
 
 def test_damaged_embeddings_are_named(tmp_path):

@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from geograft.errors import BadSetting, EmptySplit, UnreadableTable
 from geograft.pairs.embeddings import embeddings_path, read_embeddings
 from geograft.pairs.shards import read_pixels, shard_paths
+from geograft.pairs.streams import Chip, iter_chips, torchgeo_sample
 from geograft.sensors import Sensor, get_sensor
 from geograft.tables import read_table
+
+__all__ = ["Batch", "Chip", "PairSet", "iter_chips", "load_pairs", "torchgeo_sample"]
 
 Ints = NDArray[np.int64]
 
@@ -179,7 +182,7 @@ def load_pairs(folder: Path, *, split: str | None = None, teacher: str | None = 
     """Pairs of a folder.
 
     Args:
-        folder: what `make_pairs` wrote.
+        folder: what `materialise` wrote.
         split: "train", "validation" or "test"; all where None.
         teacher: the fingerprint of the teacher whose embeddings are wanted; photos that it could not read are
             left out, and chips without any other.
@@ -249,5 +252,5 @@ def _pixels(folder: Path, rows: pd.Series) -> NDArray[Any]:
             out[rows.loc[ids].to_numpy()] = pixels
         found += len(ids)
     if out is None or found != len(rows):
-        raise UnreadableTable(f"{folder} lacks the pixels of {len(rows) - found} chips: run `geograft pairs` again.")
+        raise UnreadableTable(f"{folder} lacks the pixels of {len(rows) - found} chips: materialise again.")
     return out

@@ -5,6 +5,7 @@ stopped, and ends with the same bytes whatever the engine and the number of work
 """
 
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def materialise(
     found = load_teacher(teacher) if isinstance(teacher, str) else teacher
     tasks = [ShardTask(plan.out, number, found.fingerprint if found else "") for number in range(plan.shards)]
     _refuse_others(plan, tasks)
+    _remove_leftovers(plan.out)
     missing = _missing(plan, tasks)
     if not missing and _is_finished(plan):
         return read_summary(plan.out)
@@ -70,9 +72,9 @@ def materialise(
         raise NoPairs(
             f"No chip could be cut ({reasons(made.dropped)}): give scenes of other dates, or raise max_cloud."
         )
-    _write_record(plan, made, found)
     if found:
         unpack(plan.out, found.fingerprint)
+    _write_record(plan, made, found)
     return read_summary(plan.out)
 
 
@@ -87,13 +89,20 @@ def _refuse_others(plan: PlanFolder, tasks: list[ShardTask]) -> None:
 
 
 def _missing(plan: PlanFolder, tasks: list[ShardTask]) -> list[ShardTask]:
-    """The shards that are not there whole; leftovers of a killed run are removed."""
-    for leftover in (plan.out / "shards").glob(".*.part.*"):
-        leftover.unlink(missing_ok=True)
+    """The shards that are not there whole."""
     missing = [task for task in tasks if not is_whole(task, plan.digest)]
     if len(missing) < len(tasks):
         logger.info("%d of %d shards are there already", len(tasks) - len(missing), len(tasks))
     return missing
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what a killed run left half written."""
+    for leftover in (*out.glob(".*.part.*"), *(out / "shards").glob(".*.part.*")):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _is_finished(plan: PlanFolder) -> bool:

@@ -2,93 +2,113 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from geograft.errors import BadSetting, EmptyTable, MissingColumns, MissingInput, UnreadableTable
-from geograft.sources.columns import SYNONYMS, numbers, read_csv, rename, times
-
-
-def write(tmp_path, text, encoding="utf-8"):
-    path = tmp_path / "photos.csv"
-    path.write_bytes(text.encode(encoding))
-    return path
-
-
-@pytest.mark.parametrize("mark", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_separators_and_byte_order_marks_do_not_matter(tmp_path, mark, encoding):
-    path = write(tmp_path, f"file{mark}lat{mark}lon\nKüste.jpg{mark}1{mark}2\n", encoding)
-    table = rename(read_csv(path), {}, path)
-    assert table[["file", "lat", "lon"]].to_numpy().tolist() == [["Küste.jpg", "1", "2"]]
-
-
-def test_another_encoding_is_named_or_read_when_told(tmp_path):
-    path = write(tmp_path, "file,lat,lon\nKüste.jpg,1,2\n", "latin-1")
-    with pytest.raises(UnreadableTable, match="encoding: latin-1"):
-        read_csv(path)
-    assert read_csv(path, "latin-1").file.tolist() == ["Küste.jpg"]
-    with pytest.raises(UnreadableTable, match="klingon"):
-        read_csv(path, "klingon")
-
-
-@pytest.mark.parametrize(("text", "error"), [("", EmptyTable), ("file,lat,lon\n", EmptyTable)])
-def test_an_empty_table_is_named(tmp_path, text, error):
-    with pytest.raises(error):
-        read_csv(write(tmp_path, text))
-
-
-def test_a_missing_or_broken_file_is_named(tmp_path):
-    with pytest.raises(MissingInput):
-        read_csv(tmp_path / "none.csv")
-    with pytest.raises(UnreadableTable):
-        read_csv(write(tmp_path, "a,b\n1,2\n1,2,3,4\n"))
+from geograft.errors import BadSetting, MissingColumns
+from geograft.sources.columns import REQUIRED, SYNONYMS, choose, coordinates, find, headings, numbers
 
 
 @pytest.mark.parametrize("field", SYNONYMS)
 def test_every_synonym_is_accepted_whatever_its_case_and_spaces(tmp_path, field):
-    base = {"file": "a.jpg", "lat": "1", "lon": "2"}
     for name in SYNONYMS[field]:
-        plain = pd.DataFrame([{k: v for k, v in base.items() if k != field} | {name.replace("_", " ").title(): "7"}])
-        assert rename(plain, {}, tmp_path)[field].tolist() == ["7"]
+        written = name.replace("_", " ").title()
+        others = [each for each in REQUIRED if each != field]
+        assert choose([written, *others], {}, tmp_path)[field] == (written,)
 
 
 def test_missing_columns_are_named_with_what_there_is_and_what_is_accepted(tmp_path):
     with pytest.raises(MissingColumns, match=r"lon \(lon, lng, long.*it has file, breite, lat"):
-        rename(pd.DataFrame({"file": ["a"], "breite": ["1"], "lat": ["1"]}), {}, tmp_path)
+        choose(["file", "breite", "lat"], {}, tmp_path)
 
 
 def test_a_mapping_says_which_column_is_which(tmp_path):
-    table = pd.DataFrame({"bild": ["a"], "lat": ["1"], "lon": ["2"], "accuracy": ["16"]})
-    found = rename(table, {"file": "bild", "accuracy_m": ""}, tmp_path)
-    assert found.file.tolist() == ["a"]
-    assert found.accuracy_m.isna().all()
+    names = ["bild", "lat", "lon", "accuracy"]
+    found = choose(names, {"file": "bild", "accuracy_m": ""}, tmp_path)
+    assert (found["file"], found["accuracy_m"]) == (("bild",), ())
     with pytest.raises(MissingColumns, match="foto"):
-        rename(table, {"file": "foto"}, tmp_path)
+        choose(names, {"file": "foto"}, tmp_path)
 
 
-def test_numbers_come_with_points_or_commas():
-    found = numbers(pd.Series(["-33.5", "151,25", "1e2", "north", None, "inf", ""]))
-    assert np.array_equal(found, [-33.5, 151.25, 100, np.nan, np.nan, np.nan, np.nan], equal_nan=True)
+def test_several_columns_are_kept_in_order_and_absent_ones_left_out(tmp_path):
+    names = ["small", "large", "lat", "lon"]
+    assert choose(names, {"file": ("huge", "Large", "small")}, tmp_path)["file"] == ("large", "small")
+    with pytest.raises(MissingColumns, match=r"file \(huge, tiny\)"):
+        choose(names, {"file": ("huge", "tiny")}, tmp_path)
 
 
-def test_times_come_in_the_forms_that_sites_write():
-    cells = ["2024-07-01T10:30:00+02:00", "2024-07-01 08:30:00", "2024:07:01 08:30:00", "1719822600", "1719822600000"]
-    found = times(pd.Series([*cells, "2024-07-01", "yesterday", None]))
-    assert (found[:5] == pd.Timestamp("2024-07-01 08:30", tz="UTC")).all()
-    assert found[5] == pd.Timestamp("2024-07-01", tz="UTC")
-    assert found[6:].isna().all()
-
-
-@pytest.mark.parametrize(
-    ("content", "advice"),
-    [("file,lat,lon\n".encode("utf-16"), "encoding: utf-16"), (b"\xff\xd8\xff\xe0\0\x10JFIF\0", "no text")],
-)
-def test_what_is_no_utf_8_is_told_for_what_it_is(tmp_path, content, advice):
-    path = tmp_path / "photos.csv"
-    path.write_bytes(content)
-    with pytest.raises(UnreadableTable, match=advice):
-        read_csv(path)
+def test_a_point_geometry_goes_before_columns_of_positions(tmp_path):
+    names = ["file", "lat", "lon", "geometry.coordinates.0", "geometry.coordinates.1"]
+    found = choose(names, {}, tmp_path)
+    assert (found["lon"], found["lat"]) == (("geometry.coordinates.0",), ("geometry.coordinates.1",))
+    assert choose(names, {"lat": "lat", "lon": "lon"}, tmp_path)["lat"] == ("lat",)
 
 
 def test_a_mapping_of_a_field_that_photos_do_not_have_is_refused(tmp_path):
-    table = pd.DataFrame({"file": ["a.jpg"], "lat": ["1"], "lon": ["2"]})
     with pytest.raises(BadSetting, match="latitute"):
-        rename(table, {"latitute": "lat"}, tmp_path / "photos.csv")
+        choose(["file", "lat", "lon"], {"latitute": "lat"}, tmp_path)
+
+
+def test_a_column_is_found_whatever_its_marks():
+    assert find(["POINT_ID", "GPS LAT"], "gps_lat") == "GPS LAT"
+    assert find(["a"], "b") is None
+
+
+def equal(found, expected):
+    return np.allclose(np.asarray(found, float), np.asarray(expected, float), equal_nan=True)
+
+
+def test_numbers_come_with_points_or_commas():
+    found = numbers(pd.Series(["-33.5", "151,25", "1e2", "north", None, "inf", "", " 7 "]))
+    assert equal(found, [-33.5, 151.25, 100, np.nan, np.nan, np.nan, np.nan, 7])
+    assert equal(numbers(pd.Series(["1.234,5", "12"]), ","), [1234.5, 12])
+    assert equal(numbers(pd.Series([1, 2], dtype="int64")), [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("cell", "degrees"),
+    [
+        ("48.8584", 48.8584),
+        ("48,8584", 48.8584),
+        ("48.8584° N", 48.8584),
+        ("48.8584 S", -48.8584),
+        ("N48 51 30", 48.858333),
+        ("48°51'30.2\"S", -48.858389),
+        ("48° 51.5' N", 48.858333),
+        ("48º51′30″N", 48.858333),
+        ("-33.5°", -33.5),
+        ("-33 30 0", -33.5),
+        ("48.8584° E", np.nan),
+        ("48 61 00 N", np.nan),
+        ("N48 S", np.nan),
+        ("north", np.nan),
+        ("48.85, 2.29", np.nan),
+        ("", np.nan),
+        (None, np.nan),
+    ],
+)
+def test_latitudes_come_in_the_ways_that_people_write_them(cell, degrees):
+    assert equal(coordinates(pd.Series([cell, "1.5"], dtype="str"), "NS"), [degrees, 1.5])
+
+
+def test_longitudes_take_east_and_west_only():
+    assert equal(coordinates(pd.Series(["W 2° 17' 40\"", "2.2945 N", "9E"]), "EW"), [-2.294444, np.nan, 9])
+
+
+@pytest.mark.parametrize(
+    ("cell", "degrees"),
+    [
+        ("NW", 315),
+        ("north", 0),
+        ("west-northwest", 292.5),
+        ("South-Easterly", 135),
+        ("315°", 315),
+        ("45 deg T", 45),
+        ("12,5", 12.5),
+        ("360", 0),
+        ("unknown", np.nan),
+        ("-1", np.nan),
+        ("400", np.nan),
+        ("northern lights", np.nan),
+        (None, np.nan),
+    ],
+)
+def test_headings_come_as_degrees_or_winds_and_else_are_missing(cell, degrees):
+    assert equal(headings(pd.Series([cell, "90"], dtype="str")), [degrees, 90])

@@ -1,5 +1,6 @@
 """Photo tables of any site: which column means what, and cells turned into numbers, positions and headings."""
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ def choose(
     overrides: Mapping[str, str | Sequence[str]],
     path: Path,
     *,
+    named: Collection[str] = (),
     given: Collection[str] = (),
     strict: bool = True,
 ) -> dict[str, tuple[str, ...]]:
@@ -70,6 +72,7 @@ def choose(
         overrides: field to the column that holds it, or to several that are tried in order in each row; an empty
             name means that the table has none.
         path: named in errors.
+        named: fields of `overrides` that the user named, so that an absent column is a mistake.
         given: fields that come from elsewhere, so need no column.
         strict: refuse a table without the required fields.
 
@@ -82,14 +85,14 @@ def choose(
     known = {plain(name): name for name in reversed(names)}
     chosen = {field: _chosen(field, known, overrides) for field in SYNONYMS}
     wrong = [
-        f"{' or '.join(_listed(column))} (for {field})"
-        for field, column in overrides.items()
-        if any(_listed(column)) and not chosen[field] and field not in given and isinstance(column, str)
+        f"{' or '.join(_listed(overrides[field]))} (for {field})"
+        for field in named
+        if any(_listed(overrides[field])) and not chosen[field] and field not in REQUIRED
     ]
     absent = [
         f"{field} ({', '.join(_listed(overrides.get(field, SYNONYMS[field])))})"
         for field in REQUIRED
-        if not chosen[field] and field not in given
+        if not chosen[field] and (field not in given or field in named)
     ]
     if strict and (wrong or absent):
         raise MissingColumns(
@@ -181,9 +184,10 @@ def _degrees(cell: str, letters: str) -> float:
     hemispheres = re.findall(r"(?<![A-Z])[NSEW](?![A-Z])", upper)
     parts = [float(part.replace(",", ".")) for part in _PARTS.findall(upper)]
     clear = _POSITION.fullmatch(upper) and 1 <= len(parts) <= 3 and all(part < 60 for part in parts[1:])
+    clear = clear and all(part.is_integer() for part in parts[:-1])  # else they are two values, not one angle
     if not clear or len(hemispheres) > 1 or not set(hemispheres) <= set(letters):
         return np.nan
-    size = sum(part / 60**power for power, part in enumerate(parts))
+    size = math.fsum(part / 60**power for power, part in enumerate(parts))
     negative = upper.startswith(("-", "\N{MINUS SIGN}")) or hemispheres == [letters[1]]
     return -size if negative else size
 

@@ -15,7 +15,9 @@ MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>"
 """Cells that hold nothing."""
 
 _SEPARATORS = (",", ";", "\t", "|")
-_LINES_OF_A_CELL = 1000
+_LINES_OF_A_CELL = 100
+"""A quoted cell of more lines was opened by a stray quote and closed by another one, rows on."""
+
 csv.field_size_limit(2**24)
 
 
@@ -85,7 +87,8 @@ class Delimited:
             table = arrow_csv.read_csv(pa.BufferReader(data), *self._options(data, columns, leave_out))
         except pa.ArrowInvalid:
             return self._parse_lines(data, columns)
-        if any("\n" in text for text in broken):  # a quote was opened and closed by chance, lines on
+        swallowed = data.count(b"\n") - len(table) - len(broken)
+        if self.quotes and (swallowed > _LINES_OF_A_CELL or any("\n" in text for text in broken)):
             return self._parse_lines(data, columns)
         return table, len(broken)
 

@@ -82,17 +82,16 @@ def _file_ids(uri: pd.Series, remote: pd.Series, folder: Path) -> pd.Series:
 # --- what the files say -----------------------------------------------------------------------------------
 
 
-def with_exif(photos: pd.DataFrame, *, opened: bool, verify: bool) -> pd.DataFrame:
+def with_exif(photos: pd.DataFrame, *, verify: bool) -> pd.DataFrame:
     """Photos with what they lack from their EXIF, the hash of their bytes, and why their file cannot be used.
 
     Args:
         photos: with `uri`; those with a reason already, or on other machines, are not opened.
-        opened: open files at all.
         verify: decode whole images.
     """
     photos = photos.copy()
     local = (photos["reason"] == "") & ~photos["uri"].str.contains("://", regex=False).fillna(value=True).astype(bool)
-    rows = photos.index[local.to_numpy(bool)] if opened else photos.index[:0]
+    rows = photos.index[local.to_numpy(bool)]
     if not len(rows):
         return photos
     found = [read_exif(uri, verify=verify) for uri in photos.loc[rows, "uri"]]

@@ -46,7 +46,7 @@ class Mapper:
         found: set[str] = set()
         for view in self._views():
             given = set(self.preset.defaults) | set(view.values) | ({"file"} if view.uri else set())
-            chosen = columns.choose(names, view.columns, path, given=given)
+            chosen = columns.choose(names, view.columns, path, named=self.overrides, given=given)
             found.update(name for some in chosen.values() for name in some)
             rules = [*self.preset.skip, *self.preset.replace, *view.skip, *self.preset.negative.values()]
             others = [rule.column for rule in rules] + [hole[1] for hole in _HOLE.finditer(view.uri or "")]

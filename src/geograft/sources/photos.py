@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,7 +120,7 @@ def read_photos(source: str | Path, out: str | Path, *, settings: PhotoSettings 
     notes: set[str] = set()
     photos = _photos(source, out, settings, counts, notes)
     done = _write(photos, out, Filter(settings.filters), counts, source)
-    notes |= {_NOTES[reason] for reason in counts if reason in _NOTES}
+    notes |= {_NOTES[reason] for reason in counts if counts[reason] and reason in _NOTES}
     return _summary(source, out, settings, done, counts, sorted(notes))
 
 
@@ -190,7 +189,7 @@ def _photos(
     if paths:
         name = settings.source or folder.name
         for some in _grouped(track(paths, "Reading photos"), FOLDER_BATCH):
-            yield _finished(local_photos(some, folder), name, settings)
+            yield _finished(local_photos(some, folder), name, settings, opened=True)
         return
     tables = _tables(source, out)
     preset = load_preset(settings.preset)
@@ -204,7 +203,7 @@ def _photos(
         batch for pair in zip(opened, wanted, strict=True) for batch in _mapped(*pair, mapper, settings, counts, notes)
     )
     for photos, path in track(batches, "Reading batches of photos", total):
-        yield _finished(with_files(photos, path.absolute().parent), name, settings)
+        yield _finished(with_files(photos, path.absolute().parent), name, settings, opened=settings.read_exif)
 
 
 def _tables(source: str | Path, out: Path) -> list[Path]:
@@ -261,11 +260,17 @@ def _mapped(
         if len(batch.table) and not rows:
             _refuse_swapped(photos, table.path)
         rows += len(batch.table)
-        step = _SLICE if settings.read_exif else max(len(photos), 1)
-        yield from ((photos.iloc[start : start + step], table.path) for start in range(0, len(photos), step))
+        yield from ((some, table.path) for some in _sliced(photos, settings))
     counts["broken-row"] += broken
     if not rows and not broken:
         raise EmptyTable(f"{table.path} has a header and no rows: export the table again.")
+
+
+def _sliced(photos: pd.DataFrame, settings: PhotoSettings) -> Iterator[pd.DataFrame]:
+    """Photos of a table as they come, or a few at a time where their files are opened, so that progress shows."""
+    opened = settings.read_exif and not photos["file"].str.contains("://", regex=False).fillna(value=True).all()
+    step = _SLICE if opened else max(len(photos), 1)
+    return (photos.iloc[start : start + step] for start in range(0, len(photos), step))
 
 
 def _order(table: OpenTable, wanted: set[str], mapper: Mapper, first: Batch, notes: set[str]) -> str | None:
@@ -289,9 +294,9 @@ def _refuse_swapped(photos: pd.DataFrame, path: Path) -> None:
         )
 
 
-def _finished(photos: pd.DataFrame, name: str, settings: PhotoSettings) -> pd.DataFrame:
-    """Photos with what their files say, why they cannot be used, and their source."""
-    found: Any = with_exif(photos, opened=settings.read_exif or "file" not in photos, verify=settings.verify)
+def _finished(photos: pd.DataFrame, name: str, settings: PhotoSettings, *, opened: bool) -> pd.DataFrame:
+    """Photos with what their files say (where they are opened), why they cannot be used, and their source."""
+    found = with_exif(photos, verify=settings.verify) if opened else photos.copy()
     positions = position_reasons(found["lon"], found["lat"])
     found["reason"] = np.where(found["reason"] == "", positions, found["reason"])
     found["source"] = name if settings.source else found["source"].fillna(name)

@@ -52,6 +52,7 @@ def _to_degrees(crs: CRS) -> Transformer:
 def _from_wkb(cells: pa.Array) -> tuple[Degrees, Degrees]:
     """Coordinates of WKB points, NaN for anything else, (N,) each."""
     points = shapely.from_wkb(cells.to_numpy(zero_copy_only=False), on_invalid="ignore")
+    points[shapely.is_empty(points)] = None
     return shapely.get_x(points), shapely.get_y(points)
 
 

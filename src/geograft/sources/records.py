@@ -30,8 +30,7 @@ class Lines:
 
     def names(self) -> tuple[str, ...]:
         """The columns of the first block of records."""
-        found = next((table.column_names for table, _ in self.batches() if table.num_rows), [])
-        return tuple(found)
+        return next((tuple(table.column_names) for table, _ in self.batches() if table.num_rows), ())
 
     def batches(self) -> Iterator[tuple[pa.Table, int]]:
         """The records as text, and how many lines were no record, block by block."""

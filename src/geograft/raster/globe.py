@@ -118,6 +118,7 @@ def _over_pole(lon: NDArray[Any], lat: NDArray[Any]) -> NDArray[np.float64]:
     """The ring of an outline; one that goes once around the earth is closed over the pole that it surrounds."""
     points = np.column_stack([lon, lat])
     if abs(lon[-1] - lon[0]) < 180:
+        points[-1] = points[0]  # the same but for rounding, which would make the ring cross itself
         return points
     pole = 90.0 if lat.mean() > 0 else -90.0
     return np.concatenate([points, [[lon[-1], pole], [lon[0], pole]]])

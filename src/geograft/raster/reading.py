@@ -6,6 +6,7 @@ directly, any other through a warp (bilinear).
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,11 +93,20 @@ def _read_parts(scene: Scene, geobox: GeoBox) -> Block:
     pixels = np.empty((len(scene.parts), *geobox.shape), scene.sensor.dtype)
     valid = np.zeros(geobox.shape, np.bool_)
     for row, part in enumerate(scene.parts):
-        work = partial(read_grid, bands=(part.band,), geobox=geobox, nodata=part.nodata)
+        work = partial(_read_alone, band=part.band, geobox=geobox, nodata=part.nodata)
         block, there = with_file(part.path, work, signer=scene.signer)
         pixels[row] = np.where(there, block[0], _fill(scene))
         valid |= there
     return pixels, valid
+
+
+def _read_alone(file: Any, band: int, geobox: GeoBox, nodata: float | None) -> Block:
+    """One band of a file, whose nodata the other bands do not share."""
+    alone = file.count == 1 or nodata is None or _aligned_window(file, geobox) is not None
+    if alone or file.name.startswith("<") or not Path(file.name).is_file():  # "<": a VRT by its text
+        return read_grid(file, (band,), geobox, nodata)
+    with rasterio.open(f"vrt://{file.name}?bands={band}") as single:
+        return read_grid(single, (1,), geobox, nodata)
 
 
 def _fill(scene: Scene) -> float:

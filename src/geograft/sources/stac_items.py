@@ -108,7 +108,7 @@ def _api_items(source: str, settings: SceneSettings, collections: tuple[str, ...
             f"Say which collection of {source} to search by `collection` in a YAML file for --config{hint}."
         )
     try:
-        api = Client.open(root, stac_io=client.io)
+        api = Client.open(root, stac_io=client.io, timeout=TIMEOUT_S)
         clear = settings.max_cloud is not None and api.conforms_to("QUERY")
         query = {"eo:cloud_cover": {"lte": 100 * (settings.max_cloud or 0)}} if clear else None
         search = api.search(

@@ -37,7 +37,7 @@ def test_tasks_are_handed_out_a_little_ahead_only():
     with LocalEngine(2) as engine:
         results = engine.map(math.factorial, items())
         next(results)
-        assert len(taken) == 2 * AHEAD + 1
+        assert len(taken) <= 2 * (AHEAD + 1) + 2
 
 
 @pytest.mark.parametrize(("name", "workers"), [("spark", None), ("local:1", None), ("local", 0)])

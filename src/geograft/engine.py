@@ -6,14 +6,14 @@ Results come in the order of the items, whatever the engine and the number of wo
 """
 
 import logging
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
+
+import joblib
 
 from geograft.errors import BadSetting, EngineFailed, GeograftError, MissingExtra
 
@@ -89,41 +89,37 @@ def cores() -> int:
 
 
 class LocalEngine:
-    """Processes of this machine; none beside this one with one worker."""
+    """Processes of this machine; none beside this one with one worker.
+
+    Processes start afresh, since GDAL does not survive a fork, and do not run the user's script again, so a script
+    needs no guard around its main part.
+    """
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or cores()
-        self._pool: ProcessPoolExecutor | None = None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """See `Engine.map`."""
         if self.workers == 1:
             yield from map(function, items)
             return
-        pool = self._started()
+        ahead = (1 + AHEAD) * self.workers
+        parallel = joblib.Parallel(
+            self.workers, return_as="generator", pre_dispatch=ahead, batch_size=1, max_nbytes=None
+        )
         try:
-            yield from _in_order(lambda item: pool.submit(function, item), lambda task: task.result(), items, self)
+            yield from parallel(joblib.delayed(function)(item) for item in items)
         except BrokenProcessPool as error:
-            self._pool = None
             raise EngineFailed(
                 "A worker process was ended from outside, most often for lack of memory: use fewer workers, run again."
             ) from error
-
-    def _started(self) -> ProcessPoolExecutor:
-        """The pool, begun when it is first needed; its processes start afresh, since GDAL does not survive a fork."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("forkserver"))
-        return self._pool
 
     def __enter__(self) -> Self:
         """See `Engine`."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End the processes; what has not begun is not begun any more."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        """Idle processes end by themselves."""
 
 
 class RayEngine:

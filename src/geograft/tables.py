@@ -103,6 +103,12 @@ def _has_no_space(folder: Path) -> bool:
         return False
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what a killed run left half written, in a folder and below it."""
+    for path in Path(folder).rglob(".*.part*"):
+        _remove(path)
+
+
 def check_output(path: str | Path, suffixes: Sequence[str], *, inputs: Sequence[str | Path] = ()) -> None:
     """Refuse an output that could not be written, or would replace an input, before hours of work go into it.
 
@@ -175,7 +181,7 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.Dat
         MissingColumns: a needed column is absent; the sentence names the ones that are there.
     """
     path = Path(path)
-    schema = _schema(path)
+    schema = read_schema(path)
     wanted = list(columns) if columns is not None else list(schema.names)
     if missing := [name for name in wanted if name not in schema.names]:
         raise MissingColumns(
@@ -190,8 +196,14 @@ def read_table(path: str | Path, columns: Sequence[str] | None = None) -> pd.Dat
         raise UnreadableTable(f"{path} is damaged ({error}): write it again.") from error
 
 
-def _schema(path: Path) -> Any:
-    """The Arrow schema of a Parquet file, by its footer."""
+def read_schema(path: str | Path) -> Any:
+    """The Arrow schema of a Parquet file, by its footer.
+
+    Raises:
+        MissingInput: there is no such file.
+        UnreadableTable: the file is truncated or not Parquet.
+    """
+    path = Path(path)
     if not path.is_file():
         raise MissingInput(f"There is no file {path}: check the path, or run the stage that writes it.")
     try:

@@ -1,177 +1,200 @@
 """Which photo belongs to which chip: the greedy cover of GRAFT, exact on a metric grid.
 
-Photos are visited in a pseudo-random order that depends on their ids and the seed alone. The next photo that
-no chip covers becomes the centre of a new chip, and every photo inside that footprint is attached to it. A
-photo may lie in several chips, yet no chip's centre lies in an earlier chip, which bounds how far two chips
-overlap. Where more photos lie in a chip than may be kept, a fair draw decides, not their order.
+Photos are visited in a pseudo-random order that depends on their ids and the seed alone. The next photo that no chip
+covers becomes the centre of a new chip, and every photo inside that footprint is attached to it. A photo may lie in
+several chips, yet no chip's centre lies in an earlier chip, so two chips share at most about half their ground; a
+lower limit may be set. Where more photos lie in a chip than may be kept, a fair draw decides, not their order.
+
+The cover is serial by nature: whether a photo opens a chip hangs on all that were visited before it. So it is compiled
+(numba), and looks only at the cells of the grid that a chip touches.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import numba
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from geograft.pairs.grid import Floats, Grid, Ints, Places, hash_ids, mix, project
+from geograft.pairs.grid import CELL_ROW, Floats, Grid, Ints, cell_keys
+from geograft.pairs.hashing import Hashes, mix
 
 Bools = NDArray[np.bool_]
 
 
-class Lookup:
-    """Points in square cells, so that the points of a box are found without looking at all.
+@dataclass(frozen=True)
+class Cover:
+    """Chips of one zone, and the photos inside each.
 
-    Args:
-        east: easting in metres, (N,).
-        north: northing in metres, (N,).
-        cell: side of a cell in metres; boxes asked for must not be larger.
+    Attributes:
+        centre: the photo that each chip is centred on, in the order of the visit, (N,).
+        chip: for each (chip, photo) the chip's place in `centre`, ascending, (P,).
+        photo: the photo, ascending within a chip, (P,).
     """
 
-    _ROW = np.int64(1 << 32)
-
-    def __init__(self, east: Floats, north: Floats, cell: float) -> None:
-        self._cell = cell
-        keys = self._keys(np.floor(east / cell), np.floor(north / cell))
-        self._rows = np.argsort(keys, kind="stable")
-        self._sorted = keys[self._rows]
-        self._east, self._north = east[self._rows], north[self._rows]
-
-    def _keys(self, column: Floats, row: Floats) -> Ints:
-        return np.asarray(row, np.int64) * self._ROW + np.asarray(column, np.int64)
-
-    def inside(self, left: float, top: float) -> Ints:
-        """Rows of the points in a box of one cell's size: left <= east < right, bottom < north <= top."""
-        right, bottom = left + self._cell, top - self._cell
-        rows = np.arange(bottom // self._cell, top // self._cell + 1)
-        starts = self._keys(np.full_like(rows, left // self._cell), rows)
-        stops = self._keys(np.full_like(rows, right // self._cell + 1), rows)
-        spans = np.searchsorted(self._sorted, [starts, stops]).T.tolist()
-        found = [self._span(slice(*span), (left, right, bottom, top)) for span in spans]
-        return np.concatenate(found)
-
-    def _span(self, span: slice, box: tuple[float, float, float, float]) -> Ints:
-        left, right, bottom, top = box
-        east, north = self._east[span], self._north[span]
-        within = (east >= left) & (east < right) & (north > bottom) & (north <= top)
-        return np.asarray(self._rows[span][within])
+    centre: Ints
+    chip: Ints
+    photo: Ints
 
 
 @dataclass(frozen=True)
-class Cover:
-    """Chips, and the photos inside each.
+class Metric:
+    """Photos of one zone, in its metres, in the order of the visit.
 
     Attributes:
-        chips: chip_id, epsg, left, top, gsd, size; sorted by chip_id.
-        pairs: chip_id, photo (row of the photo table), col, row (float32 pixel offsets of the photo from the
-            chip's top left corner, in [0, size)); sorted by chip_id, then photo.
+        east: easting, (N,).
+        north: northing, (N,).
     """
 
-    chips: pd.DataFrame
-    pairs: pd.DataFrame
+    east: Floats
+    north: Floats
 
 
-def greedy_cover(places: Places, order: NDArray[np.uint64], eligible: Bools, grid: Grid) -> Cover:
+def cover_zone(where: Metric, opens: Bools, covered: Bools, grid: Grid, *, max_overlap: float = 1.0) -> Cover:
     """Cover photos by chips.
 
     Args:
-        places: where the photos are, (N,).
-        order: photos are visited from the smallest; equal values go by row, (N,).
-        eligible: whether a chip centred on the photo lies on a scene, (N,). A photo that is not eligible
-            opens no chip; it is attached to those that cover it.
+        where: the photos, in the order of the visit, (N,).
+        opens: whether a chip may be centred on the photo, (N,). Others are attached to chips that cover them.
+        covered: photos that chips elsewhere cover, (N,); changed in place to say which are covered now.
         grid: the chips' size and sampling.
-
-    Returns:
-        The cover. Zones are visited in ascending order; a chip takes photos from beyond its zone's edge too.
+        max_overlap: the largest share of its ground that a new chip may have in common with an earlier one.
     """
-    covered = np.zeros(len(places.lon), dtype=np.bool_)
-    parts = [_cover_zone(zone, places, order, eligible, covered, grid) for zone in np.unique(places.epsg).tolist()]
-    found = pd.concat(parts, ignore_index=True)
-    return _tables(found, grid)
+    keys = cell_keys(where.east, where.north, grid.extent)
+    order = np.argsort(keys, kind="stable")
+    cells, starts = np.unique(keys[order], return_index=True)
+    starts = np.append(starts, len(keys))
+    x, y = grid.centred(where.east, where.north)
+    layout = (cells, starts, order, where.east, where.north, x, y)
+    centre, chip, photo = _greedy(*layout, opens, covered, grid.size, grid.gsd, max_overlap)
+    return Cover(centre, chip, photo)
 
 
-def _cover_zone(
-    zone: int, places: Places, order: NDArray[np.uint64], eligible: Bools, covered: Bools, grid: Grid
-) -> pd.DataFrame:
-    """The pairs (epsg, x, y, photo, east, north) of one zone's chips; marks the photos that they cover."""
-    near = places.near(zone, 2 * grid.extent)
-    east, north = project(places.lon[near], places.lat[near], zone)
-    x, y = grid.centred(east, north)
-    lookup = Lookup(east, north, grid.extent)
-    centres = eligible[near] & (places.epsg[near] == zone)
-    visit = np.argsort(order[near], kind="stable")
-    done = bytearray(covered[near].tobytes())
-    chips, members = _greedy(visit[centres[visit]], np.stack([x, y], 1).astype(np.float64) * grid.gsd, lookup, done)
-    covered[near] = np.frombuffer(done, np.bool_)
-    sizes = [len(rows) for rows in members]
-    chip = np.repeat(np.array(chips, np.int64), sizes)
-    photo = np.concatenate([*members, np.empty(0, np.int64)]).astype(np.int64)
-    columns = {"epsg": zone, "x": x[chip], "y": y[chip], "photo": near[photo]}
-    return pd.DataFrame({**columns, "east": east[photo], "north": north[photo]})
-
-
-def _greedy(visit: Ints, boxes: Floats, lookup: Lookup, done: bytearray) -> tuple[list[int], list[Ints]]:
-    """The visited points that open a chip, and each chip's members.
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _greedy(  # noqa: PLR0913, PLR0917 - a compiled loop over plain arrays
+    cells: Any,
+    starts: Any,
+    order: Any,
+    east: Any,
+    north: Any,
+    x: Any,
+    y: Any,
+    opens: Any,
+    covered: Any,
+    size: int,
+    gsd: float,
+    max_overlap: float,
+) -> Any:
+    """Visit the photos in order; see `cover_zone`.
 
     Args:
-        visit: rows in the order of the visit.
-        boxes: left and top of the chip centred on each row, (N, 2).
-        lookup: finds the points of a box.
-        done: one byte a row, 1 where covered; changed in place.
+        cells: keys of the cells that hold photos, ascending, (U,).
+        starts: where each cell's photos begin in `order`, (U + 1,).
+        order: photos by cell, (N,).
+        east: metres, (N,).
+        north: metres, (N,).
+        x: grid column of the chip centred on each photo, (N,).
+        y: grid row of its top edge, (N,).
+        opens: see `cover_zone`.
+        covered: see `cover_zone`.
+        size: pixels a side.
+        gsd: metres a pixel.
+        max_overlap: see `cover_zone`.
     """
-    chips: list[int] = []
-    members: list[Ints] = []
-    for row in visit.tolist():
-        if done[row]:
+    extent = size * gsd
+    limited = max_overlap < 0.5
+    newest = np.full(len(cells) if limited else 0, -1, np.int64)
+    older = np.empty(len(x) if limited else 0, np.int64)
+    centre = np.empty(1024, np.int64)
+    chip = np.empty(4096, np.int64)
+    photo = np.empty(4096, np.int64)
+    chips = members = 0
+    for visited in range(len(x)):
+        if covered[visited] or not opens[visited]:
             continue
-        inside = lookup.inside(*boxes[row].tolist())
-        for member in inside.tolist():
-            done[member] = 1
-        done[row] = 1
-        chips.append(row)
-        members.append(inside)
-    return chips, members
+        left, top = x[visited] * gsd, y[visited] * gsd
+        home = (int(np.floor(north[visited] / extent)), int(np.floor(east[visited] / extent)))
+        if limited and _crowded(cells, newest, older, x, y, visited, home, size, max_overlap):
+            continue
+        first = members
+        for row in range(int(np.floor((top - extent) / extent)), int(np.floor(top / extent)) + 1):
+            low = np.searchsorted(cells, row * CELL_ROW + int(np.floor(left / extent)))
+            high = np.searchsorted(cells, row * CELL_ROW + int(np.floor((left + extent) / extent)), side="right")
+            for place in range(starts[low], starts[high]):
+                one = order[place]
+                inside = left <= east[one] < left + extent and top - extent < north[one] <= top
+                if inside or one == visited:
+                    if members == len(photo):
+                        chip, photo = _longer(chip), _longer(photo)
+                    chip[members], photo[members] = chips, one
+                    covered[one] = True
+                    members += 1
+        photo[first:members].sort()
+        if chips == len(centre):
+            centre = _longer(centre)
+        centre[chips] = visited
+        if limited:
+            cell = np.searchsorted(cells, home[0] * CELL_ROW + home[1])
+            older[visited], newest[cell] = newest[cell], visited
+        chips += 1
+    return centre[:chips].copy(), chip[:members].copy(), photo[:members].copy()
 
 
-def _tables(found: pd.DataFrame, grid: Grid) -> Cover:
-    """The chip and pair tables of what was found in all zones."""
-    key = ["epsg", "x", "y"]
-    chips = found[key].drop_duplicates(ignore_index=True)
-    chips["chip_id"] = grid.names(*(chips[name].to_numpy(np.int64) for name in key))
-    pairs = found.merge(chips, on=key)
-    col = pairs["east"] / grid.gsd - pairs["x"]
-    row = pairs["y"] - pairs["north"] / grid.gsd
-    pairs = pairs.assign(col=_offsets(col, grid), row=_offsets(row, grid))
-    pairs = pairs.drop_duplicates(["chip_id", "photo"])[["chip_id", "photo", "col", "row"]]
-    chips = chips.assign(left=chips["x"] * grid.gsd, top=chips["y"] * grid.gsd, gsd=grid.gsd, size=grid.size)
-    chips = chips[["chip_id", "epsg", "left", "top", "gsd", "size"]]
-    return Cover(
-        chips.sort_values("chip_id", ignore_index=True),
-        pairs.sort_values(["chip_id", "photo"], ignore_index=True),
-    )
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _crowded(
+    cells: Any, newest: Any, older: Any, x: Any, y: Any, visited: int, home: Any, size: int, max_overlap: float
+) -> bool:
+    """Whether a chip would share more of its ground with an earlier one than is allowed.
+
+    Args:
+        cells: see `_greedy`.
+        newest: the latest chip centred in each cell, -1 where there is none, (U,).
+        older: for a photo that opened a chip the one before it in its cell, (N,).
+        x: see `_greedy`.
+        y: see `_greedy`.
+        visited: the photo.
+        home: row and column of its cell.
+        size: pixels a side.
+        max_overlap: see `cover_zone`.
+    """
+    for row in range(home[0] - 2, home[0] + 3):
+        for column in range(home[1] - 2, home[1] + 3):
+            cell = np.searchsorted(cells, row * CELL_ROW + column)
+            if cell == len(cells) or cells[cell] != row * CELL_ROW + column:
+                continue
+            other = newest[cell]
+            while other >= 0:
+                across, down = size - abs(x[visited] - x[other]), size - abs(y[visited] - y[other])
+                if across > 0 and down > 0 and across * down > max_overlap * size * size:
+                    return True
+                other = older[other]
+    return False
 
 
-def _offsets(values: pd.Series, grid: Grid) -> NDArray[np.float32]:
-    """Pixel offsets as float32 that stay inside the chip when rounded."""
-    last = np.nextafter(np.float32(grid.size), np.float32(0))
-    return np.asarray(np.clip(values.to_numpy(np.float32), np.float32(0), last), np.float32)
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _longer(array: Any) -> Any:
+    """An array of twice the length, with what is there."""
+    out = np.empty(2 * len(array), array.dtype)
+    out[: len(array)] = array
+    return out
 
 
-def fair_draw(pairs: pd.DataFrame, photo_ids: Ints | NDArray[np.object_], limit: int, seed: int) -> pd.DataFrame:
+def fair_draw(cover: Cover, lots: Hashes, chip_lots: Hashes, limit: int) -> Cover:
     """At most `limit` photos a chip, each equally likely, whatever the order of the table.
 
     Args:
-        pairs: chip_id, photo, ...
-        photo_ids: the id of each row that `photo` names.
+        cover: chips and their photos.
+        lots: a pseudo-random number of each photo, (N,).
+        chip_lots: a pseudo-random number of each chip of the cover.
         limit: photos a chip.
-        seed: mixed with chip and photo ids.
-
-    Returns:
-        The pairs that were drawn, in the order given.
     """
-    chips, chip = np.unique(pairs["chip_id"].to_numpy(object), return_inverse=True)
-    photo = pairs["photo"].to_numpy(np.int64)
-    salt = f"draw {seed}"
-    lots = mix(hash_ids(photo_ids, salt)[photo], hash_ids(chips, salt)[chip])
-    order = np.lexsort((photo, lots, chip))
-    _, starts = np.unique(chip[order], return_index=True)
-    rank = np.arange(len(order)) - starts[chip[order]]
-    return pairs.iloc[np.sort(order[rank < limit])].reset_index(drop=True)
+    counts = np.bincount(cover.chip, minlength=len(cover.centre))
+    full = counts[cover.chip] > limit
+    keep = ~full
+    rows = np.flatnonzero(full)
+    mixed = mix(lots[cover.photo[rows]], chip_lots[cover.chip[rows]])
+    order = rows[np.lexsort((mixed, cover.chip[rows]))]
+    chips = cover.chip[order]
+    rank = np.arange(len(order)) - np.searchsorted(chips, chips)
+    keep[order[rank < limit]] = True
+    return Cover(cover.centre, cover.chip[keep], cover.photo[keep])

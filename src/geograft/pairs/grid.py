@@ -7,7 +7,6 @@ alone, never on the table that asked for it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geograft.errors import BadSetting
-from geograft.raster.grids import chip_geobox, to_crs, utm_epsgs
+from geograft.raster.grids import chip_geobox, to_crs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -61,42 +60,6 @@ class Grid:
         return [f"{e}-{kind}-{i}-{j}" for e, i, j in rows]
 
 
-@dataclass(frozen=True)
-class Places:
-    """Points in the UTM zones that they lie in.
-
-    Attributes:
-        lon: degrees east, (N,).
-        lat: degrees north, (N,).
-    """
-
-    lon: Floats
-    lat: Floats
-
-    @cached_property
-    def epsg(self) -> Ints:
-        """The EPSG code of each point's own zone, (N,)."""
-        return utm_epsgs(self.lon, self.lat)
-
-    @cached_property
-    def metric(self) -> tuple[Floats, Floats]:
-        """Easting and northing in each point's own zone, metres, (N,) each."""
-        east, north = np.empty_like(self.lon), np.empty_like(self.lat)
-        for zone, rows in groups(self.epsg):
-            east[rows], north[rows] = project(self.lon[rows], self.lat[rows], zone)
-        return east, north
-
-    def near(self, zone: int, margin: float) -> Ints:
-        """Rows of the points in a zone or within about `margin` metres of it, ascending."""
-        dlat = margin / 110_000
-        dlon = dlat / np.maximum(np.cos(np.radians(self.lat)), 0.05)
-        close = self.epsg == zone
-        for east, north in ((dlon, 0.0), (-dlon, 0.0), (0.0, dlat), (0.0, -dlat)):
-            lon = (self.lon + east + 180) % 360 - 180
-            close |= utm_epsgs(lon, np.clip(self.lat + north, -84, 84)) == zone
-        return np.flatnonzero(close)
-
-
 def project(lon: Floats, lat: Floats, epsg: int) -> tuple[Floats, Floats]:
     """Easting and northing of points in a metric CRS, metres."""
     east, north = to_crs(epsg).transform(lon, lat)
@@ -114,6 +77,40 @@ def geobox(chip: Any) -> GeoBox:
     return chip_geobox(int(chip.epsg), chip.left, chip.top, gsd=chip.gsd, size=int(chip.size))
 
 
+CELL_ROW = 1 << 32
+"""Keys of square cells are row * CELL_ROW + column."""
+
+
+def cell_keys(east: Floats, north: Floats, side: float) -> Ints:
+    """One number for the square cell that each point lies in; neighbours in a row differ by one, (N,)."""
+    row, column = np.floor(north / side).astype(np.int64), np.floor(east / side).astype(np.int64)
+    return np.asarray(row * CELL_ROW + column)
+
+
+def metric_corners(left: Floats, top: Floats, side: float | Floats, margin: float = 0.0) -> Floats:
+    """The corners of squares in metres, (N, 4, 2) as easting, northing, from the top left clockwise.
+
+    Args:
+        left: easting of the left edge, (N,).
+        top: northing of the top edge, (N,).
+        side: metres.
+        margin: metres by which each side is moved outwards.
+    """
+    left, top = left - margin, top + margin
+    right, bottom = left + side + 2 * margin, top - side - 2 * margin
+    return np.stack([np.stack([left, right, right, left], 1), np.stack([top, top, bottom, bottom], 1)], -1)
+
+
+def to_degrees(epsg: int, corners: Floats) -> Floats:
+    """Corners in metres of a zone, (N, 4, 2), as lon, lat; those that cross the antimeridian run beyond 180."""
+    flat = corners.reshape(-1, 2)
+    lon, lat = to_crs(epsg).transform(flat[:, 0], flat[:, 1], direction="INVERSE")
+    out = np.stack([lon, lat], -1).reshape(-1, 4, 2)
+    crossing = np.ptp(out[..., 0], axis=1) > 180
+    out[crossing, :, 0] %= 360
+    return np.asarray(out, np.float64)
+
+
 def corners(chips: pd.DataFrame, margin: float = 0.0) -> Floats:
     """Footprint corners of chips in degrees, (N, 4, 2) as lon, lat, from the top left clockwise.
 
@@ -125,37 +122,8 @@ def corners(chips: pd.DataFrame, margin: float = 0.0) -> Floats:
         Longitudes of a chip that crosses the antimeridian run beyond 180.
     """
     side = (chips["gsd"] * chips["size"]).to_numpy(np.float64)
-    left = chips["left"].to_numpy(np.float64) - margin
-    top = chips["top"].to_numpy(np.float64) + margin
-    right, bottom = left + side + 2 * margin, top - side - 2 * margin
-    xy = np.stack([np.stack([left, right, right, left], 1), np.stack([top, top, bottom, bottom], 1)], -1)
+    xy = metric_corners(chips["left"].to_numpy(np.float64), chips["top"].to_numpy(np.float64), side, margin)
     out = np.empty_like(xy)
     for zone, rows in groups(chips["epsg"].to_numpy()):
-        flat = xy[rows].reshape(-1, 2)
-        lon, lat = to_crs(zone).transform(flat[:, 0], flat[:, 1], direction="INVERSE")
-        out[rows] = np.stack([lon, lat], -1).reshape(-1, 4, 2)
-    crossing = np.ptp(out[..., 0], axis=1) > 180
-    out[crossing, :, 0] %= 360
+        out[rows] = to_degrees(zone, xy[rows])
     return out
-
-
-def hash_ids(ids: Any, salt: str) -> NDArray[np.uint64]:
-    """A fixed pseudo-random number for each id, (N,), the same on every machine and in every order.
-
-    Args:
-        ids: strings.
-        salt: what the numbers are for, with the seed; another salt gives unrelated numbers.
-    """
-    key = f"{salt:<16.16}"
-    values = np.asarray(ids, dtype=object)
-    return np.asarray(pd.util.hash_array(values, hash_key=key, categorize=False), dtype=np.uint64)
-
-
-def mix(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One pseudo-random number of two, elementwise (the finaliser of SplitMix64)."""
-    with np.errstate(over="ignore"):
-        z = left + right * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
-    return np.asarray(z, np.uint64)

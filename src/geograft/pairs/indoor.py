@@ -1,15 +1,29 @@
 """Indoor photos, told by the teacher's own text side: what they show is nowhere to be seen from above."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from geograft.models.teacher import Teacher
-from geograft.pairs.embeddings import embed_table, parts_folder
+from geograft.errors import EmptyTable
+from geograft.models.teacher import Teacher, load_teacher
+from geograft.pairs.embeddings import (
+    embed_missing,
+    part_paths,
+    parts_folder,
+    photo_batches,
+    read_embeddings,
+    unreadable_photos,
+)
+from geograft.pairs.hashing import Hashes, hash_ids
+from geograft.pairs.intake import Photos
+from geograft.pairs.settings import PairSettings, Tally, reasons
+
+_SALT = "indoor"
 
 INDOOR_PROMPTS = (
     "a photo taken indoors",
@@ -58,19 +72,60 @@ class IndoorCheck:
         return np.asarray(indoor - outdoor > self.margin)
 
 
-def keep_outdoor(photos: gpd.GeoDataFrame, check: IndoorCheck, out: Path) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
-    """The photos that were not taken indoors, and the counts of those left out.
+def outdoor(
+    photos: Photos, paths: Sequence[Path], out: Path, settings: PairSettings, teacher: Teacher | None, tally: Tally
+) -> Photos:
+    """The photos that were not taken indoors; all where neither a teacher nor a setting asks for this.
 
-    Embeddings are kept in `out`, where training finds them again.
+    Embeddings are kept in `out`, where a later run and training find them again.
 
     Args:
-        photos: photo_id, uri.
-        check: how indoor photos are told.
+        photos: from these tables.
+        paths: photo tables.
         out: the folder of pairs.
+        settings: `indoor_teacher` and `indoor_margin`.
+        teacher: comes before `settings.indoor_teacher`.
+        tally: gains the counts of `indoor` and `unreadable-photo`.
+
+    Raises:
+        EmptyTable: no photo is left.
     """
-    parts = parts_folder(out, check.teacher.fingerprint)
-    (ids, embeddings), unreadable = embed_table(photos, parts, check.teacher)
-    indoor = {photo_id for photo_id, inside in zip(ids, check.is_indoor(embeddings), strict=True) if inside}
-    kept = photos[~photos["photo_id"].isin(indoor | set(unreadable))].reset_index(drop=True)
-    counts = {"indoor": len(indoor), "unreadable-photo": len(unreadable)}
-    return kept, {reason: count for reason, count in counts.items() if count}
+    if teacher is None:
+        if settings.indoor_teacher is None:
+            return photos
+        teacher = load_teacher(settings.indoor_teacher)
+    check = IndoorCheck(teacher, settings.indoor_margin)
+    parts = parts_folder(out, teacher.fingerprint)
+    embed_missing(addresses(paths, photos.row), parts, teacher, len(photos))
+    inside, unreadable = _refused(parts, check)
+    keys = hash_ids(photos.ids, _SALT)
+    counts = {"indoor": np.isin(keys, inside), "unreadable-photo": np.isin(keys, unreadable)}
+    tally.photos.update({reason: int(rows.sum()) for reason, rows in counts.items()})
+    tally.about["indoor"] = check.about
+    kept = photos.take(~np.logical_or.reduce(list(counts.values())))
+    if not len(kept):
+        raise EmptyTable(f"No photo may be used ({reasons(tally.photos)}): relax indoor_margin, or check the paths.")
+    return kept
+
+
+def addresses(paths: Sequence[Path], rows: NDArray[np.int64]) -> Iterator[pd.DataFrame]:
+    """photo_id and uri of some rows of all tables one after another, some thousand at a time."""
+    wanted = np.zeros(int(rows.max(initial=-1)) + 1, np.bool_)
+    wanted[rows] = True
+    first = 0
+    for path in paths:
+        for batch in photo_batches(path):
+            here = wanted[first : first + len(batch)]
+            first += len(batch)
+            yield batch[: len(here)][here].astype({"photo_id": str, "uri": str})
+
+
+def _refused(parts: Path, check: IndoorCheck) -> tuple[Hashes, Hashes]:
+    """Hashes of the indoor and of the unreadable photos among those that were embedded."""
+    inside, unreadable = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    for path in part_paths(parts):
+        ids, vectors = read_embeddings(path)
+        if ids:
+            inside.append(hash_ids(ids, _SALT)[check.is_indoor(vectors)])
+        unreadable.append(hash_ids(unreadable_photos(path), _SALT))
+    return np.concatenate(inside), np.concatenate(unreadable)

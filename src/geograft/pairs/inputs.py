@@ -1,25 +1,17 @@
-"""Photo and scene tables in: joined, checked, and reduced to the photos that may be used."""
+"""Scene tables in: joined, of one sensor, each scene once."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 
-from geograft.errors import EmptyTable, MissingColumns, UnreadableTable
-from geograft.models.teacher import Teacher, load_teacher
-from geograft.pairs.filters import keep_usable
-from geograft.pairs.indoor import IndoorCheck, keep_outdoor
-from geograft.pairs.settings import PairSettings, Tally, reasons
+from geograft.errors import BadSetting, EmptyTable, MissingColumns, UnreadableTable
+from geograft.sensors import Sensor, get_sensor
 from geograft.tables import read_table
 
-PHOTO_COLUMNS = (
-    "photo_id", "geometry", "accuracy_m", "heading_deg", "fov_deg", "taken", "user", "licence", "uri", "width",
-    "height", "source", "tags", "place",
-)  # fmt: skip
-"""The photo table's columns; those after `uri`, and `fov_deg`, may be absent."""
-
-NEEDED_PHOTO = ("photo_id", "geometry", "accuracy_m", "heading_deg", "taken", "user", "licence", "uri")
 NEEDED_SCENE = ("scene_id", "geometry", "uri", "sensor", "taken")
 
 
@@ -28,54 +20,64 @@ def as_paths(given: Path | str | Sequence[Path]) -> list[Path]:
     return [Path(given)] if isinstance(given, (str, Path)) else [Path(path) for path in given]
 
 
-def join_tables(paths: Sequence[Path], needed: Sequence[str], optional: Sequence[str]) -> gpd.GeoDataFrame:
-    """Tables as one, in degrees, with all the columns that are known."""
+def read_scene_tables(paths: Sequence[Path], sensor: str | None) -> tuple[Sensor, gpd.GeoDataFrame]:
+    """The scenes of one sensor, sorted by scene_id, footprints in degrees.
+
+    Args:
+        paths: scene tables.
+        sensor: the wanted one; may be None where the tables have only one.
+
+    Raises:
+        MissingInput, UnreadableTable, MissingColumns: a table is absent, damaged, or lacks columns.
+        EmptyTable: there are no scenes.
+        UnknownSensor: a table or the setting names a sensor that nobody knows.
+        BadSetting: the tables have several sensors and none was chosen, or have none of the wanted.
+    """
     if not paths:
         raise EmptyTable("No table was named: give at least one photo table and one scene table.")
-    tables = []
-    for path in paths:
-        table = read_table(path)
-        if missing := [name for name in needed if name not in table.columns]:
-            raise MissingColumns(f"{path} has no column {', '.join(missing)}: make it with `geograft photos` or "
-                                 "`geograft scenes`.")  # fmt: skip
-        if not isinstance(table, gpd.GeoDataFrame) or table.crs is None:
-            raise UnreadableTable(f"{path} is no GeoParquet with a CRS: make it with `geograft photos` or "
-                                  "`geograft scenes`.")  # fmt: skip
-        extra = {name: None for name in optional if name not in table.columns}
-        tables.append(table.assign(**extra).to_crs(4326))
-    tables = [table for table in tables if len(table)] or tables[:1]
+    tables = [table for table in map(_read, paths) if len(table)]
+    if not tables:
+        raise EmptyTable(f"{', '.join(map(str, paths))} has no rows: read scenes into the table first.")
     joined = pd.concat(tables, ignore_index=True)
-    if joined.empty:
-        raise EmptyTable(f"{', '.join(map(str, paths))} has no rows: read photos and scenes into the tables first.")
-    return joined
+    chosen = _choose_sensor(joined["sensor"].dropna().unique().tolist(), sensor)
+    return chosen, unique_ids(joined[joined["sensor"].isin({chosen.name, sensor})])
 
 
-def usable_photos(
-    table: gpd.GeoDataFrame, out: Path, settings: PairSettings, teacher: Teacher | None, tally: Tally
-) -> gpd.GeoDataFrame:
-    """The photos that may be used, sorted by id, with lon and lat."""
-    table = table.assign(photo_id=table["photo_id"].astype(str), lon=table.geometry.x, lat=table.geometry.y)
-    table = table.sort_values(["photo_id", "lon", "lat", "uri"], ignore_index=True)
-    table, refused = keep_usable(table, licences=settings.licences, max_accuracy_m=settings.max_accuracy_m)
-    tally.photos.update(refused)
-    if settings.split == "place":
-        table = _with_place(table, tally)
-    if teacher is None and settings.indoor_teacher is not None:
-        teacher = load_teacher(settings.indoor_teacher)
-    if teacher is not None and len(table):
-        check = IndoorCheck(teacher, settings.indoor_margin)
-        table, refused = keep_outdoor(table, check, out)
-        tally.photos.update(refused)
-        tally.about["indoor"] = check.about
-    if table.empty:
-        raise EmptyTable(f"No photo may be used ({reasons(tally.photos)}): relax licences, accuracy or indoor_margin.")
-    return table
+def _read(path: Path) -> gpd.GeoDataFrame:
+    """A scene table, in degrees."""
+    table = read_table(path)
+    if missing := [name for name in NEEDED_SCENE if name not in table.columns]:
+        raise MissingColumns(f"{path} has no column {', '.join(missing)}: make it with `geograft scenes`.")
+    if not isinstance(table, gpd.GeoDataFrame) or table.crs is None:
+        raise UnreadableTable(f"{path} is no GeoParquet with a CRS: make it with `geograft scenes`.")
+    return table.to_crs(4326)
 
 
-def _with_place(table: gpd.GeoDataFrame, tally: Tally) -> gpd.GeoDataFrame:
-    """The photos that say which place they belong to."""
-    known = table["place"].notna()
-    if len(table) and not known.any():
-        raise MissingColumns("Split by place needs the photo table's column `place`: fill it, or split by blocks.")
-    tally.photos["no-place"] += int((~known).sum())
-    return table[known].reset_index(drop=True)
+def unique_ids(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Scenes sorted by id, each file once; scenes of several regions that share an id get one each.
+
+    The suffix is made of the footprint, so it does not depend on where the files lie.
+    """
+    table = table.sort_values(["scene_id", "uri"]).drop_duplicates("uri", ignore_index=True)
+    shared = table["scene_id"].duplicated(keep=False)
+    if not shared.any():
+        return table
+    outline = [hashlib.sha256(shape.wkb).hexdigest()[:8] for shape in table["geometry"]]
+    ids = table["scene_id"].astype(str) + np.where(shared, "@" + np.array(outline, dtype=object), "")
+    again = ids.groupby(ids).cumcount()
+    ids = ids + np.where(again > 0, "." + again.astype(str), "")
+    return table.assign(scene_id=ids).sort_values("scene_id", ignore_index=True)
+
+
+def _choose_sensor(found: Sequence[str], wanted: str | None) -> Sensor:
+    """The sensor to cut chips of."""
+    for name in found:
+        get_sensor(name)
+    if wanted is not None:
+        sensor = get_sensor(wanted)
+        if not {sensor.name, wanted} & set(found):
+            raise BadSetting(f"No scene is of the sensor {sensor.name}; the table has {', '.join(sorted(found))}.")
+        return sensor
+    if len(found) != 1:
+        raise BadSetting(f"The scenes are of several sensors ({', '.join(sorted(found))}): choose one by `sensor`.")
+    return get_sensor(found[0])

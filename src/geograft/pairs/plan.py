@@ -1,59 +1,75 @@
-"""From a photo table and a scene table to pairs: chips with all the photos taken inside them.
+"""From a photo table and a scene table to a plan: which chips to cut of which scenes, and which photos lie in each.
 
-The stages, each counted in the manifest: photos that may not be used are refused (`filters`, `indoor`); the rest
-are covered by chips on the UTM grid (`cover`) where a scene holds a whole chip (`candidates`); chips are divided
-by place (`split`); each is cut of the scene nearest in time that is clear there (`shards`).
+The stages, each counted in the manifest: photos without a position are left out (`intake`), indoor ones where a teacher
+is named (`indoor`); the rest are covered by chips on the UTM grid, zone by zone (`covering`), where scenes hold a whole
+chip (`ground`, `stacks`); chips are thinned where they are dense (`draft`) and divided by place (`dividing`).
 
-The plan depends on the rows of the tables, not on their order, and a run that was killed goes on from the last
-whole shard.
+No scene is opened to plan. The plan depends on the rows of the tables, not on their order, nor on the engine, the
+number of workers, or on how often a run was killed.
 """
 
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 
-from geograft.errors import NoPairs
+from geograft.engine import Engine, open_engine
+from geograft.errors import MissingColumns, NoPairs, SceneTooSmall
 from geograft.models.teacher import Teacher
-from geograft.pairs.candidates import Boxes, SceneSet, open_scenes, rank
-from geograft.pairs.cover import Cover, fair_draw, greedy_cover
-from geograft.pairs.filters import seconds
-from geograft.pairs.grid import Grid, Places, corners, hash_ids
-from geograft.pairs.inputs import NEEDED_PHOTO, NEEDED_SCENE, PHOTO_COLUMNS, as_paths, join_tables, usable_photos
-from geograft.pairs.output import write_pairs
-from geograft.pairs.record import Made, Plan, is_done, plan_digest, read_summary, write_record
-from geograft.pairs.settings import PairSettings, PairSummary, Tally, reasons
-from geograft.pairs.shards import write_shards
-from geograft.pairs.split import SPLITS, divide
+from geograft.pairs.arrays import save_arrays
+from geograft.pairs.covering import ZoneTask, plan_zone
+from geograft.pairs.dividing import divide
+from geograft.pairs.draft import Draft, Sieve, counts_by_zone, density_cap, gather, in_place_order
+from geograft.pairs.grid import Grid
+from geograft.pairs.ground import Ground
+from geograft.pairs.hashing import hash_ids
+from geograft.pairs.indoor import outdoor
+from geograft.pairs.inputs import as_paths, read_scene_tables
+from geograft.pairs.intake import Photos, read_photos
+from geograft.pairs.photo_rows import copy_rows
+from geograft.pairs.plan_files import shard_starts, write_chips, write_pairs, write_scenes
+from geograft.pairs.record import Planned, is_planned, plan_digest, plan_folder, read_summary, write_record
+from geograft.pairs.settings import PairSettings, PairSummary, Tally
+from geograft.pairs.split import SPLITS, count_by_split
+from geograft.pairs.survey import COARSE
+from geograft.pairs.zones import by_zone, phases, touching
+from geograft.sensors import Sensor
+from geograft.tables import remove_leftovers, track
 
-__all__ = ["PairSettings", "PairSummary", "make_pairs"]
+__all__ = ["PairSettings", "PairSummary", "make_pairs", "plan_pairs"]
 
 logger = logging.getLogger(__name__)
 
 
-def make_pairs(
+def plan_pairs(
     photos: Path | Sequence[Path],
     scenes: Path | Sequence[Path],
     out: Path,
     *,
     settings: PairSettings | None = None,
     teacher: Teacher | None = None,
+    engine: str = "local",
+    workers: int | None = None,
 ) -> PairSummary:
-    """Pair chips with the photos taken inside them, split by place.
+    """Plan which chips to cut, with the photos taken inside them, split by place.
 
     Args:
         photos: photo tables (see `sources.photos`); regions may lie far apart.
         scenes: scene tables (see `sources.scenes`).
-        out: folder to write: chips.parquet, pairs.parquet, photos.parquet, shards/, manifest.json. A run that
-            was killed goes on where it stopped; one that is done is not done again.
+        out: folder of pairs; the plan goes to its folder `plan`. A run that was killed goes on where it stopped; one
+            that is done is not done again.
         settings: how; the defaults where None.
         teacher: finds indoor photos; the one that `settings.indoor_teacher` names where None.
+        engine: where zones are planned (see `engine.open_engine`).
+        workers: zones at once.
 
     Returns:
-        Counts of what was made and what was left out.
+        Counts of what is planned and what was left out.
 
     Raises:
         MissingInput, MissingColumns, UnreadableTable: a table is absent, lacks columns or is damaged.
@@ -64,108 +80,185 @@ def make_pairs(
         OutputExists: `out` holds pairs of other tables or settings.
         DiskFull: what was written stays, to go on from.
     """
-    settings = settings or PairSettings()
-    out = Path(out)
+    settings, out, tally = settings or PairSettings(), Path(out), Tally()
     inputs = {"photos": as_paths(photos), "scenes": as_paths(scenes)}
-    scene_set = open_scenes(join_tables(inputs["scenes"], NEEDED_SCENE, ()), settings.sensor)
-    grid = Grid(settings.chip_size, scene_set.sensor.gsd if settings.gsd is None else settings.gsd)
-    scene_set.refuse_too_small(grid)
-    tally = Tally()
-    table = join_tables(inputs["photos"], NEEDED_PHOTO, PHOTO_COLUMNS)
-    table = usable_photos(table, out, settings, teacher, tally)
-    plan = _plan(table, scene_set, grid, settings, tally)
-    if is_done(out, digest := plan_digest(plan, scene_set, settings)):
-        return read_summary(out)
-    outcome = write_shards(
-        plan.chips, scene_set, out / "shards", shard_chips=settings.shard_chips, max_cloud=settings.max_cloud
+    sensor, table = read_scene_tables(inputs["scenes"], settings.sensor)
+    grid = Grid(settings.chip_size, sensor.gsd if settings.gsd is None else settings.gsd)
+    found = _usable(inputs["photos"], out, settings, teacher, tally)
+    digest = plan_digest(found, table, settings)
+    folder = plan_folder(out)
+    if not is_planned(out, digest):
+        remove_leftovers(folder)
+        work = folder / ".work"
+        with open_engine(engine, workers=workers) as running:
+            draft, zones = _cover(found, table, work, grid, settings, tally, running)
+        draft = _chosen(draft, found, table, grid, settings, tally)
+        made = _write(folder, draft, found, table, sensor, grid, settings, inputs)
+        write_record(out, replace(made, digest=digest, zones=zones), settings, tally)
+    shutil.rmtree(folder / ".work", ignore_errors=True)
+    return read_summary(out, folder)
+
+
+def _usable(paths: Sequence[Path], out: Path, settings: PairSettings, teacher: Teacher | None, tally: Tally) -> Photos:
+    """The photos that may be used."""
+    photos = read_photos(paths, seed=settings.seed, skipped=tally.photos)
+    if settings.split == "place":
+        known = photos.place >= 0
+        if not known.any():
+            raise MissingColumns("Split by place needs the photo table's column `place`: fill it, or split by blocks.")
+        tally.photos["no-place"] += int((~known).sum())
+        photos = photos.take(known) if not known.all() else photos
+    return outdoor(photos, paths, out, settings, teacher, tally)
+
+
+# --- cover ------------------------------------------------------------------------------------------------
+
+
+def _cover(
+    photos: Photos,
+    scenes: gpd.GeoDataFrame,
+    work: Path,
+    grid: Grid,
+    settings: PairSettings,
+    tally: Tally,
+    engine: Engine,
+) -> tuple[Draft, dict[str, dict[str, int]]]:
+    """The chips of all zones, and what each zone holds."""
+    zones = _deal(photos, Ground.of(scenes), work, grid, settings)
+    done = list(track(_zone_by_zone(zones, work, grid, settings, engine), "Planning zones", len(zones)))
+    draft = gather(work, zones, len(photos), tally)
+    if draft.chips.empty:
+        _explain(photos, scenes, grid, tally)
+    return draft, counts_by_zone(sorted(done, key=lambda found: int(found["zone"])))
+
+
+def _deal(photos: Photos, ground: Ground, work: Path, grid: Grid, settings: PairSettings) -> list[int]:
+    """Write the photos of each zone, and the scenes under them, to files of its own."""
+    lot = hash_ids(photos.ids, f"draw {settings.seed}")
+    zones = []
+    for zone, rows, own in by_zone(photos.lon, photos.lat, 2 * grid.extent):
+        task = ZoneTask(zone, work, grid, settings)
+        zones.append(zone)
+        if not task.photos.exists():
+            lon, lat = photos.lon[rows], photos.lat[rows]
+            ground.near(lon, lat, 2 * COARSE * grid.extent).save(task.scenes)
+            columns = {"lon": lon, "lat": lat, "taken": photos.taken[rows], "lot": lot[rows]}
+            save_arrays(task.photos, photo=rows, own=own, **columns)
+    return zones
+
+
+def _zone_by_zone(
+    zones: Sequence[int], work: Path, grid: Grid, settings: PairSettings, engine: Engine
+) -> Iterator[dict[str, Any]]:
+    """Plan zones that do not touch at once, and those that touch one after another."""
+    before: set[int] = set()
+    for phase in phases(zones):
+        tasks = [
+            ZoneTask(zone, work, grid, settings, tuple(other for other in touching(zone) if other in before))
+            for zone in phase
+        ]
+        largest = sorted(tasks, key=lambda task: -task.photos.stat().st_size)
+        yield from engine.map(plan_zone, largest)
+        before.update(phase)
+
+
+def _explain(photos: Photos, scenes: gpd.GeoDataFrame, grid: Grid, tally: Tally) -> None:
+    """Say why there is no chip at all."""
+    span = f"{photos.lon.min():.4f}, {photos.lat.min():.4f}, {photos.lon.max():.4f}, {photos.lat.max():.4f}"
+    bounds = ", ".join(f"{value:.4f}" for value in scenes.total_bounds)
+    where = f"Photos span {span}, scenes {bounds} (west, south, east, north)"
+    if not tally.photos["scene-edge"]:
+        raise NoPairs(
+            f"No photo lies on any scene. {where}: give scenes of the photos' region, and check that lon and lat are "
+            "not swapped."
+        )
+    if {"width", "height", "gsd"} <= set(scenes.columns):
+        widest = float((scenes[["width", "height"]].min(axis=1) * scenes["gsd"]).max())
+        if widest < grid.extent * 0.999:
+            raise SceneTooSmall(
+                f"A chip of {grid.size} px at {grid.gsd:g} m is {grid.extent:g} m wide, but the largest scene is "
+                f"{widest:.0f} m: choose a smaller chip size or gsd."
+            )
+    raise NoPairs(
+        f"No chip of {grid.extent:g} m centred on a photo lies wholly on scenes. {where}: choose a smaller chip size "
+        "or gsd."
     )
-    chips, pairs = _served(plan, outcome, tally)
-    write_pairs(out, chips, pairs, plan.photos, scene_set.table)
-    write_record(out, Made(chips, pairs, scene_set, grid, inputs, tally), settings, digest)
-    return read_summary(out)
 
 
-def _plan(photos: gpd.GeoDataFrame, scenes: SceneSet, grid: Grid, settings: PairSettings, tally: Tally) -> Plan:
-    """Cover the photos by chips, draw, rank scenes and divide."""
-    cover = _cover(photos, scenes, grid, settings, tally)
-    pairs = fair_draw(cover.pairs, photos["photo_id"].to_numpy(object), settings.max_photos, settings.seed)
-    tally.lose(cover.pairs, pairs, "not-drawn")
-    chips = cover.chips.assign(candidates=_candidates(cover.chips, pairs, photos, scenes))
-    division = divide(chips, pairs, photos, settings.division(grid))
-    tally.photos.update(division.lost)
-    tally.chips.update(division.dropped)
-    _note_empty_splits(division.chips, settings)
-    return Plan(division.chips, division.pairs, photos)
+# --- choice -----------------------------------------------------------------------------------------------
 
 
-def _note_empty_splits(chips: pd.DataFrame, settings: PairSettings) -> None:
+def _chosen(
+    draft: Draft, photos: Photos, scenes: gpd.GeoDataFrame, grid: Grid, settings: PairSettings, tally: Tally
+) -> Draft:
+    """The chips to cut, in place order, with their split."""
+    sieve = Sieve(draft, tally)
+    served = np.zeros(len(draft.chips), np.bool_)
+    served[draft.stacks.chip] = True
+    sieve.keep_chips(served, "no-scene-in-time")
+    if settings.density_cap is not None:
+        names = sieve.draft.names(grid, settings.time_bin_days)
+        keep = density_cap(sieve.draft, names, settings.density_cap, settings.density_km, settings.seed)
+        sieve.keep_chips(keep, "density-cap")
+    if sieve.draft.chips.empty:
+        raise NoPairs("No chip has a scene within max_gap_days of its photos: give scenes of other dates, or raise it.")
+    draft = divide(in_place_order(sieve.draft, grid), photos, scenes, grid, settings.division(grid), tally)
+    if draft.chips.empty:
+        raise NoPairs("No chip is left between the splits: use larger blocks, a smaller buffer_m, or more ground.")
+    _note_empty_splits(draft, settings)
+    return draft
+
+
+def _note_empty_splits(draft: Draft, settings: PairSettings) -> None:
     """Say in the log which wanted splits hold no chip."""
     if settings.split in {None, "none"}:
         return
-    found = set(chips["split"])
-    empty = [name for name, share in zip(SPLITS, settings.fractions, strict=True) if share > 0 and name not in found]
+    found = count_by_split(draft.chips["split"].to_numpy())
+    empty = [name for name, share in zip(SPLITS, settings.fractions, strict=True) if share > 0 and not found[name]]
     if empty:
         logger.warning("No chip fell to %s: use smaller blocks, more ground or other fractions.", " and ".join(empty))
 
 
-def _cover(photos: gpd.GeoDataFrame, scenes: SceneSet, grid: Grid, settings: PairSettings, tally: Tally) -> Cover:
-    """The greedy cover, and a count of the photos that it leaves out."""
-    places = Places(photos["lon"].to_numpy(np.float64), photos["lat"].to_numpy(np.float64))
-    on_scene = scenes.on_any(places)
-    if not on_scene.any():
-        raise NoPairs(
-            f"No photo lies on any scene. Photos span {_bounds(photos)}, scenes {_bounds(scenes.table)} (west, south, "
-            "east, north): give scenes of the photos' region, and check that lon and lat are not swapped."
-        )
-    x, y = grid.centred(*places.metric)
-    boxes = Boxes(places.epsg, *grid.corner(x, y), grid.extent)
-    eligible = np.zeros(len(photos), np.bool_)
-    eligible[scenes.holding(places, boxes)["box"]] = True
-    order = hash_ids(photos["photo_id"], f"visit {settings.seed}")
-    cover = greedy_cover(places, order, eligible, grid)
-    covered = np.zeros(len(photos), np.bool_)
-    covered[cover.pairs["photo"]] = True
-    tally.photos.update({"no-scene": int((~covered & ~on_scene).sum()), "scene-edge": int((~covered & on_scene).sum())})
-    if cover.chips.empty:
-        raise NoPairs(
-            f"No chip of {grid.extent:g} m centred on a photo lies wholly on a scene; photos span {_bounds(photos)}, "
-            f"scenes {_bounds(scenes.table)}: choose a smaller chip size or gsd."
-        )
-    return cover
+# --- files ------------------------------------------------------------------------------------------------
 
 
-def _candidates(chips: pd.DataFrame, pairs: pd.DataFrame, photos: pd.DataFrame, scenes: SceneSet) -> list[list[str]]:
-    """The scenes to try for each chip, best first."""
-    centre = corners(chips).mean(axis=1)
-    boxes = Boxes(
-        chips["epsg"].to_numpy(np.int64),
-        chips["left"].to_numpy(np.float64),
-        chips["top"].to_numpy(np.float64),
-        float(chips["gsd"].iloc[0] * chips["size"].iloc[0]),
-    )
-    held = scenes.holding(Places(centre[:, 0], centre[:, 1]), boxes)
-    box = pd.Index(chips["chip_id"]).get_indexer(pairs["chip_id"])
-    taken = pd.Series(seconds(photos["taken"])[pairs["photo"]])
-    middle = taken.groupby(box).median().reindex(range(len(chips)))
-    return rank(held, scenes.table, middle.to_numpy(np.float64))
+def _write(
+    folder: Path,
+    draft: Draft,
+    photos: Photos,
+    scenes: gpd.GeoDataFrame,
+    sensor: Sensor,
+    grid: Grid,
+    settings: PairSettings,
+    inputs: dict[str, list[Path]],
+) -> Planned:
+    """Write the plan's tables."""
+    names = draft.names(grid, settings.time_bin_days)
+    chip_bytes = len(sensor.bands) * grid.size**2 * np.dtype(sensor.dtype).itemsize
+    starts = shard_starts(draft, max(1, settings.shard_mb * 2**20 // chip_bytes))
+    used = np.flatnonzero(draft.paired)
+    copy_rows(inputs["photos"], photos.row[used], folder / "photos.parquet")
+    write_pairs(folder / "pairs.parquet", draft, names, photos, starts)
+    write_scenes(folder / "scenes.parquet", scenes, draft)
+    write_chips(folder / "chips.parquet", draft, names, grid, starts, scenes["scene_id"].tolist())
+    counts = {"chips": len(draft.chips), "pairs": len(draft.pairs), "photos": len(used), "shards": len(starts) - 1}
+    scene_count = len(np.unique(draft.stacks.lead))
+    splits = count_by_split(draft.chips["split"].to_numpy())
+    return Planned("", sensor.name, grid, inputs, {**counts, "scenes": scene_count}, splits, {})
 
 
-def _served(plan: Plan, outcome: pd.DataFrame, tally: Tally) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The chips that were cut, with the scene of each, and their pairs."""
-    pairs = plan.pairs
-    failed = outcome[outcome["reason"] != ""]
-    for reason, rows in failed.groupby("reason"):
-        kept = pairs[~pairs["chip_id"].isin(rows["chip_id"])]
-        tally.lose(pairs, kept, str(reason))
-        tally.chips[str(reason)] += len(rows)
-        pairs = kept
-    cut = outcome.loc[outcome["reason"] == "", ["chip_id", "scene_id"]]
-    chips = plan.chips.merge(cut, on="chip_id").sort_values("chip_id", ignore_index=True)
-    if chips.empty:
-        raise NoPairs(f"No chip could be cut ({reasons(tally.chips)}): give scenes of other dates, or raise max_cloud.")
-    return chips.drop(columns="candidates"), pairs.reset_index(drop=True)
+def make_pairs(
+    photos: Path | Sequence[Path],
+    scenes: Path | Sequence[Path],
+    out: Path,
+    *,
+    settings: PairSettings | None = None,
+    teacher: Teacher | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+) -> PairSummary:
+    """Plan pairs and materialise them: both stages in one call; see `plan_pairs` and `materialise`."""
+    from geograft.pairs.materialise import materialise
 
-
-def _bounds(table: gpd.GeoDataFrame) -> str:
-    """A table's bounds in degrees, for people."""
-    return ", ".join(f"{value:.4f}" for value in table.total_bounds)
+    plan_pairs(photos, scenes, out, settings=settings, teacher=teacher, engine=engine, workers=workers)
+    return materialise(out, engine=engine, workers=workers)

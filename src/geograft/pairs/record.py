@@ -1,127 +1,128 @@
-"""What a folder of pairs was made of: its claim, its manifest, its summary."""
+"""What a plan was made of: its claim on a folder, its manifest, its summary."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 
 from geograft.errors import OutputExists
-from geograft.pairs.candidates import SceneSet
 from geograft.pairs.grid import Grid
+from geograft.pairs.intake import Photos
 from geograft.pairs.settings import PairSettings, PairSummary, Tally
-from geograft.pairs.shards import count_chips, shard_paths
-from geograft.pairs.split import count_by_split
 from geograft.tables import Manifest, atomic, read_manifest, write_manifest
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Raised when the same tables and settings would give another plan."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Chips to cut, with their candidates and split, and their pairs."""
-
-    chips: pd.DataFrame
-    pairs: pd.DataFrame
-    photos: gpd.GeoDataFrame
-
-
-def plan_digest(plan: Plan, scenes: SceneSet, settings: PairSettings) -> str:
-    """What the output depends on, in 16 hex digits."""
+def plan_digest(photos: Photos, scenes: gpd.GeoDataFrame, settings: PairSettings) -> str:
+    """What a plan depends on, in 16 hex digits."""
     digest = hashlib.sha256(json.dumps([PLAN_VERSION, asdict(settings)], default=list).encode())
-    photos = plan.photos.loc[:, ["photo_id", "lon", "lat", "uri"]].astype(str)
-    used = scenes.table.loc[:, ["scene_id", "uri", "taken"]].astype(str)
-    pairs = plan.pairs.astype({"chip_id": str})
-    for table in (plan.chips.drop(columns="candidates"), pairs, photos, used):
-        digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
-    digest.update(json.dumps(plan.chips["candidates"].tolist()).encode())
+    for name in ("lon", "lat", "taken", "accuracy", "heading", "user", "place"):
+        digest.update(np.ascontiguousarray(getattr(photos, name)).view(np.uint8).data)
+    for buffer in photos.ids.buffers()[1:]:
+        if buffer is not None:
+            digest.update(buffer)
+    digest.update(json.dumps(photos.places).encode())
+    for name in sorted({"scene_id", "uri", "taken", "cloud_share"} & set(scenes.columns)):
+        digest.update(pd.util.hash_array(scenes[name].to_numpy(), categorize=False).tobytes())
+    digest.update(b"".join(scenes.geometry.to_wkb()))
     return digest.hexdigest()[:16]
 
 
-def is_done(out: Path, digest: str) -> bool:
-    """Whether `out` holds these pairs already, all shards included; claims the folder for them where it is new.
+def plan_folder(out: Path) -> Path:
+    """Where the plan of a folder of pairs lies."""
+    return out / "plan"
+
+
+def is_planned(out: Path, digest: str) -> bool:
+    """Whether `out` holds this plan already; claims the folder for it where it is new.
 
     Raises:
-        OutputExists: it holds others.
-        UnreadableTable: a shard is damaged.
+        OutputExists: it holds another.
     """
-    claim = out / "plan.json"
+    claim = plan_folder(out) / "claim.json"
     if claim.exists():
         if _claimed(claim) != digest:
             raise OutputExists(f"{out} holds pairs of other tables or settings: name another folder or remove it.")
-        return (out / "manifest.json").exists() and _has_all_pixels(out)
+        return (plan_folder(out) / "manifest.json").exists()
     if (out / "manifest.json").exists() or (out / "shards").exists():
         raise OutputExists(f"{out} is in use already: name another folder.")
     with atomic(claim) as temporary:
-        temporary.write_text(json.dumps({"digest": digest}) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({"plan": digest}) + "\n", encoding="utf-8")
     return False
 
 
-def _has_all_pixels(out: Path) -> bool:
-    """Whether the shards of finished pairs hold every chip: one that was removed is cut again."""
-    chips = int(read_manifest(out / "manifest.json").extra["chips"])
-    return sum(count_chips(path) for path in shard_paths(out)) == chips
-
-
 def _claimed(claim: Path) -> str | None:
-    """The digest of the pairs that a folder is for; None where the claim cannot be read."""
+    """The digest of the plan that a folder is for; None where the claim cannot be read."""
     try:
-        return str(json.loads(claim.read_text(encoding="utf-8"))["digest"])
+        return str(json.loads(claim.read_text(encoding="utf-8"))["plan"])
     except (ValueError, KeyError, TypeError):
         return None
 
 
 @dataclass(frozen=True)
-class Made:
-    """Finished pairs, and what they were made of."""
+class Planned:
+    """A finished plan, and what it was made of.
 
-    chips: pd.DataFrame
-    pairs: pd.DataFrame
-    scenes: SceneSet
+    Attributes:
+        digest: see `plan_digest`.
+        sensor: of the scenes.
+        grid: the chips' size and sampling.
+        inputs: photo and scene tables.
+        counts: chips, pairs, photos, shards and scenes.
+        splits: chips a split.
+        zones: photos and chips of each UTM zone.
+    """
+
+    digest: str
+    sensor: str
     grid: Grid
-    inputs: dict[str, list[Path]]
-    tally: Tally
+    inputs: Mapping[str, list[Path]]
+    counts: Mapping[str, int]
+    splits: Mapping[str, int]
+    zones: Mapping[str, Mapping[str, int]]
 
 
-def write_record(out: Path, made: Made, settings: PairSettings, digest: str) -> None:
+def write_record(out: Path, made: Planned, settings: PairSettings, tally: Tally) -> None:
     """Say what was read, how, and what came of it."""
-    about = {
-        "sensor": made.scenes.sensor.name,
+    about: dict[str, Any] = {
+        "plan": made.digest,
+        "sensor": made.sensor,
         "gsd": made.grid.gsd,
-        "plan": digest,
         "split": asdict(settings.division(made.grid)),
-        "chips": len(made.chips),
-        "pairs": len(made.pairs),
-        "splits": count_by_split(made.chips),
-        "chips_dropped": _sorted(made.tally.chips),
-        "scenes": {"used": int(made.chips["scene_id"].nunique()), "skipped": made.scenes.skipped},
-        **made.tally.about,
+        **{name: made.counts[name] for name in ("chips", "pairs", "shards", "scenes")},
+        "splits": made.splits,
+        "chips_dropped": above_zero(tally.chips),
+        "zones": made.zones,
+        **tally.about,
     }
-    done = int(made.pairs["photo"].nunique())
-    counts = {"done": done, "skipped": _sorted(made.tally.photos), "failed": {}}
-    write_manifest(out / "manifest.json", Manifest("pairs", made.inputs, settings, counts, extra=about))
+    counts = {"done": made.counts["photos"], "skipped": above_zero(tally.photos), "failed": {}}
+    write_manifest(plan_folder(out), Manifest("pairs plan", made.inputs, settings, counts, extra=about))
 
 
-def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+def above_zero(counts: Mapping[str, int]) -> dict[str, int]:
     """Counts above zero by reason, in alphabetical order."""
     return {reason: count for reason, count in sorted(counts.items()) if count}
 
 
-def read_summary(out: Path) -> PairSummary:
-    """The summary of finished pairs."""
-    manifest = read_manifest(out / "manifest.json")
-    about = manifest.extra
+def read_summary(out: Path, manifest: Path) -> PairSummary:
+    """The summary of a plan or of finished pairs, by its manifest."""
+    found = read_manifest(manifest)
+    about = found.extra
     return PairSummary(
         folder=out,
         sensor=about["sensor"],
         chips=about["chips"],
-        photos=manifest.counts["done"],
+        photos=found.counts["done"],
         pairs=about["pairs"],
         splits=about["splits"],
-        skipped=manifest.counts["skipped"],
+        skipped=found.counts["skipped"],
         chips_dropped=about["chips_dropped"],
     )

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from geograft.errors import BadSetting
-from geograft.pairs.filters import FREE_LICENCES
 from geograft.pairs.grid import Grid
 from geograft.pairs.split import SplitSettings, check_fractions
 
@@ -23,45 +22,63 @@ class PairSettings:
         gsd: metres a pixel; the sensor's where None.
         max_photos: photos a chip at most, by a fair draw.
         seed: of the visiting order, the draw and the split.
-        split: "blocks" of ground, "place" (the photo table's column, such as a walk), or "none" for training only.
+        max_overlap: the largest share of its ground that a chip may have in common with another of its zone; a photo
+            that lies in no chip and would open one beyond it is left out.
+        time_bin_days: photos of one place are divided into bins of so many days, each with a scene of its own time;
+            one chip a place where None.
+        max_gap_days: the largest distance in time between a chip's photos and its scene; any where None.
+        density_cap: chips at most in each square of `density_km`, by a fair draw, so that dense cities do not
+            outweigh the rest of the globe; any where None.
+        density_km: side of these squares in kilometres.
+        split: "blocks" of ground, "place" (the photo table's column, such as a walk), "scene" (whole scenes), or
+            "none" for training only.
         fractions: shares of chips for train, validation and test.
         block_m: side of a block in metres; eight chips where None.
         buffer_m: least distance between chips of different splits; half a chip where None, 0 by place.
-        max_accuracy_m: the largest stated geotag error; any where None.
-        licences: names of licences that may be used (see `filters.licence_name`); any where None. Photos that
-            state none are kept.
         max_cloud: the largest share of a footprint under clouds.
         sensor: of which scenes chips are cut; may be None where the scene tables have one sensor only.
         indoor_teacher: teacher whose text side tells indoor photos, which are left out; None keeps them.
         indoor_margin: a photo is indoor where its similarity to the indoor prompts exceeds that to the outdoor
             ones by more than this.
-        shard_chips: chips a shard: what a killed run loses at most.
+        encoding: of the chips' pixels in the shards: "lossless", or "jpeg" (quality 95, bands of 8 bits only).
+        shard_mb: size of a shard in megabytes, before compression: what a killed run loses at most.
     """
 
     chip_size: int = 64
     gsd: float | None = None
     max_photos: int = 25
     seed: int = 0
+    max_overlap: float = 1.0
+    time_bin_days: float | None = None
+    max_gap_days: float | None = None
+    density_cap: int | None = None
+    density_km: float = 100.0
     split: str | None = "blocks"
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     block_m: float | None = None
     buffer_m: float | None = None
-    max_accuracy_m: float | None = None
-    licences: tuple[str, ...] | None = FREE_LICENCES
     max_cloud: float = 0.01
     sensor: str | None = None
     indoor_teacher: str | None = None
     indoor_margin: float = 0.0
-    shard_chips: int = 2048
+    encoding: str = "lossless"
+    shard_mb: int = 256
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        if self.max_photos < 1 or self.shard_chips < 1:
-            raise BadSetting("max_photos and shard_chips must be at least 1.")
-        if not 0 <= self.max_cloud <= 1:
-            raise BadSetting(f"max_cloud is a share from 0 to 1, not {self.max_cloud}.")
-        if self.seed < 0 or (self.max_accuracy_m is not None and self.max_accuracy_m <= 0):
-            raise BadSetting("seed must be 0 or more, and max_accuracy_m above 0.")
+        if any(count is not None and count < 1 for count in (self.max_photos, self.shard_mb, self.density_cap)):
+            raise BadSetting("max_photos, shard_mb and density_cap must be at least 1.")
+        if not 0 <= self.max_cloud <= 1 or not 0 <= self.max_overlap <= 1:
+            raise BadSetting(
+                f"max_cloud and max_overlap are shares from 0 to 1, not {self.max_cloud}, {self.max_overlap}."
+            )
+        if self.seed < 0:
+            raise BadSetting(f"seed must be 0 or more, not {self.seed}.")
+        lengths = (self.time_bin_days, self.max_gap_days, self.density_km)
+        if any(length is not None and length <= 0 for length in lengths):
+            raise BadSetting("time_bin_days, max_gap_days and density_km must be above 0.")
+        if self.encoding not in {"lossless", "jpeg"}:
+            raise BadSetting(f"encoding is lossless or jpeg, not {self.encoding!r}.")
         check_fractions(self.fractions)
 
     def division(self, grid: Grid) -> SplitSettings:

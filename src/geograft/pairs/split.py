@@ -1,29 +1,35 @@
-"""Training, validation and test by place: whole blocks or whole walks, never neighbours on both sides.
+"""Training, validation and test by place: whole blocks, places or scenes, never neighbours on both sides.
 
-A split by place takes two steps. Chips are assigned, by the block of the ground that they lie in or by the
-`place` of their photos. Then whatever would leak is dropped: in a chip that mixes places the photos of other
-splits, chips whose footprint comes nearer than the buffer to one of another split, and photos of a user's minute
-that spans splits. Test chips stay before validation chips, and those before training chips, so that the
+A split by place takes two steps. Chips are assigned, by the block of the ground that they lie in, by the `place` of
+their photos, or by the scene nearest to them. Then whatever would leak is dropped: in a chip that mixes places the
+photos of other splits, chips whose footprint comes nearer than the buffer to one of another split, and photos of a
+user's minute that spans splits. Test chips stay before validation chips, and those before training chips, so that the
 evaluation sets keep their size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from geograft.errors import BadSetting
-from geograft.pairs.filters import minutes
-from geograft.pairs.grid import Floats, corners, hash_ids
+from geograft.pairs.grid import Floats, Ints, corners
+from geograft.pairs.ground import mirrored
+from geograft.pairs.hashing import Hashes, hash_ids, mix
+from geograft.pairs.times import NEVER
 
 SPLITS = ("train", "validation", "test")
+KINDS = ("blocks", "place", "scene")
 
 _EARTH_M = 6_371_008.8
-_RANK = {name: rank for rank, name in enumerate(SPLITS)}
+_MINUTE = 60_000_000
+
+Codes = NDArray[np.int8]
+"""Splits by number, -1 for none."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class SplitSettings:
     """How chips are divided.
 
     Attributes:
-        by: "blocks" of ground, "place" (the photo table's column), or None for training alone.
+        by: "blocks" of ground, "place" (the photo table's column), "scene", or None for training alone.
         fractions: shares of chips for train, validation and test; they sum to 1.
         block_m: side of a block in metres.
         buffer_m: chips of different splits are at least this far apart.
@@ -46,8 +52,8 @@ class SplitSettings:
 
     def __post_init__(self) -> None:
         """Refuse fractions that are no division."""
-        if self.by not in {"blocks", "place", None}:
-            raise BadSetting(f"A split is by blocks, by place, or none, not {self.by!r}.")
+        if self.by is not None and self.by not in KINDS:
+            raise BadSetting(f"A split is by blocks, by place, by scene, or none, not {self.by!r}.")
         if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise BadSetting(f"The fractions of train, validation and test must sum to 1, not {self.fractions}.")
         if self.block_m <= 0 or self.buffer_m < 0:
@@ -56,115 +62,67 @@ class SplitSettings:
             )
 
 
-@dataclass(frozen=True)
-class Division:
-    """Chips with their split, and what was dropped to keep the splits apart.
-
-    Attributes:
-        chips: the chips kept, with the column `split`.
-        pairs: their pairs.
-        dropped: chips dropped, by reason.
-        lost: photos that lie in no chip any more, by reason.
-    """
-
-    chips: pd.DataFrame
-    pairs: pd.DataFrame
-    dropped: Mapping[str, int]
-    lost: Mapping[str, int]
-
-
-def divide(chips: pd.DataFrame, pairs: pd.DataFrame, photos: pd.DataFrame, settings: SplitSettings) -> Division:
-    """Assign every chip to train, validation or test, and drop what would leak.
-
-    Args:
-        chips: chip_id, epsg, left, top, gsd, size.
-        pairs: chip_id, photo (row of `photos`).
-        photos: user and taken, and place where the split is by place.
-        settings: how.
-    """
-    if settings.by is None:
-        return Division(chips.assign(split="train"), pairs, {}, {})
-    if settings.by == "place":
-        splits = _assign(pd.Series(photos["place"].to_numpy(object)[pairs["photo"]]), settings)
-        chips = chips.assign(split=_foremost(chips, pairs, splits))
-    else:
-        chips = chips.assign(split=_by_block(chips, settings))
-    steps = _Steps(chips, pairs)
-    if settings.by == "place":
-        own = chips.set_index("chip_id")["split"].reindex(pairs["chip_id"]).to_numpy(object)
-        steps.keep_pairs(splits.to_numpy(object) == own, "mixed-places")
-    steps.keep_chips(~near_other_split(steps.chips, settings.buffer_m), "split-buffer")
-    steps.keep_pairs(~_shared_minutes(steps.chips, steps.pairs, photos), "user-minute-across-splits")
-    return Division(steps.chips, steps.pairs, steps.dropped, steps.lost)
-
-
-class _Steps:
-    """Chips and pairs on their way through the steps, and what each step cost."""
-
-    def __init__(self, chips: pd.DataFrame, pairs: pd.DataFrame) -> None:
-        self.chips = chips
-        self.pairs = pairs
-        self.dropped: dict[str, int] = {}
-        self.lost: dict[str, int] = {}
-
-    def keep_chips(self, keep: pd.Series | NDArray[np.bool_], reason: str) -> None:
-        """Keep some chips, and the pairs of those."""
-        kept = self.chips[np.asarray(keep)].reset_index(drop=True)
-        pairs = self.pairs[self.pairs["chip_id"].isin(kept["chip_id"])].reset_index(drop=True)
-        self._replace(kept, pairs, reason)
-
-    def keep_pairs(self, keep: NDArray[np.bool_], reason: str) -> None:
-        """Keep some pairs, and the chips that still own one."""
-        pairs = self.pairs[keep].reset_index(drop=True)
-        chips = self.chips[self.chips["chip_id"].isin(pairs["chip_id"])].reset_index(drop=True)
-        self._replace(chips, pairs, reason)
-
-    def _replace(self, chips: pd.DataFrame, pairs: pd.DataFrame, reason: str) -> None:
-        """Take over the tables and count."""
-        if fewer := len(self.chips) - len(chips):
-            self.dropped[reason] = fewer
-        if fewer := self.pairs["photo"].nunique() - pairs["photo"].nunique():
-            self.lost[reason] = fewer
-        self.chips, self.pairs = chips, pairs
-
-
 # --- assignment -------------------------------------------------------------------------------------------
 
 
-def _by_block(chips: pd.DataFrame, settings: SplitSettings) -> Any:
-    """The split of each chip, by the block that its centre lies in."""
-    centre = corners(chips).mean(axis=1)
-    names = blocks(centre[:, 0], centre[:, 1], settings.block_m)
-    return _assign(pd.Series(names, index=chips.index), settings)
-
-
-def _foremost(chips: pd.DataFrame, pairs: pd.DataFrame, splits: pd.Series) -> Any:
-    """The split of each chip: the foremost of its photos', test before validation before training; None without."""
-    ranks = splits.map(_RANK).groupby(pairs["chip_id"].to_numpy(object)).max()
-    return ranks.map(dict(enumerate(SPLITS))).reindex(chips["chip_id"]).to_numpy(object)
-
-
-def _assign(names: pd.Series, settings: SplitSettings) -> pd.Series:
-    """The split of each row, by its name; rows without a name have none.
+def assign(names: Sequence[str], counts: Sequence[int], settings: SplitSettings) -> Codes:
+    """The split of each name.
 
     Names are visited in a pseudo-random order; each goes to the split that is furthest below its share.
+
+    Args:
+        names: distinct.
+        counts: how many rows each name stands for.
+        settings: fractions and seed.
     """
-    counts = names.value_counts()
-    keys = counts.index.to_numpy(object)
+    keys = np.asarray(names, dtype=object)
     order = np.lexsort((keys.astype(str), hash_ids(keys, f"split {settings.seed}")))
-    filled = np.zeros(len(SPLITS))
-    wanted = np.asarray(settings.fractions)
-    chosen = {}
-    for key, count in zip(keys[order], counts.to_numpy()[order], strict=True):
-        lacking = np.where(wanted > 0, wanted * (filled.sum() + count) - filled, -np.inf)
-        split = int(np.argmax(lacking))
-        filled[split] += count
-        chosen[key] = SPLITS[split]
-    return names.map(chosen)
+    wanted = settings.fractions
+    filled = [0.0] * len(SPLITS)
+    out = np.full(len(keys), -1, np.int8)
+    for name in order.tolist():
+        total = sum(filled) + counts[name]
+        lacking = [share * total - have if share > 0 else -np.inf for share, have in zip(wanted, filled, strict=True)]
+        split = lacking.index(max(lacking))
+        filled[split] += counts[name]
+        out[name] = split
+    return out
 
 
-def blocks(lon: Floats, lat: Floats, block_m: float) -> NDArray[np.object_]:
-    """The names of the blocks that points lie in, (N,).
+def by_block(lon: Floats, lat: Floats, settings: SplitSettings) -> Codes:
+    """The split of each chip, by the block that its centre lies in, (N,)."""
+    rows, columns = block_numbers(lon, lat, settings.block_m)
+    code, blocks_ = pd.factorize(_joined(rows, columns))
+    first = np.unique(code, return_index=True)[1]
+    names = [f"{row}/{column}" for row, column in zip(rows[first].tolist(), columns[first].tolist(), strict=True)]
+    of_block = assign(names, np.bincount(code, minlength=len(blocks_)).tolist(), settings)
+    return np.asarray(of_block[code])
+
+
+def by_name(code: NDArray[np.integer], names: Sequence[str], settings: SplitSettings) -> Codes:
+    """The split of each row, by its name, (N,).
+
+    Args:
+        code: the name of each row, by number.
+        names: those; a name that no row has goes to no split.
+        settings: fractions and seed.
+    """
+    counts = np.bincount(code, minlength=len(names))
+    used = np.flatnonzero(counts)
+    out = np.full(len(names), -1, np.int8)
+    out[used] = assign([names[number] for number in used.tolist()], counts[used].tolist(), settings)
+    return np.asarray(out[code])
+
+
+def foremost(chip: NDArray[np.integer], splits: Codes, chips: int) -> Codes:
+    """The split of each chip: the foremost of its photos', test before validation before training, (chips,)."""
+    out = np.full(chips, -1, np.int8)
+    np.maximum.at(out, chip, splits)
+    return out
+
+
+def block_numbers(lon: Floats, lat: Floats, block_m: float) -> tuple[Ints, Ints]:
+    """Row and column of the blocks that points lie in, (N,) each.
 
     Blocks are rows of equal height from the equator, each cut into columns about as wide as it is high, the same
     all over the globe and free of zones.
@@ -174,55 +132,80 @@ def blocks(lon: Floats, lat: Floats, block_m: float) -> NDArray[np.object_]:
     around = 2 * np.pi * _EARTH_M * np.cos(np.radians((row + 0.5) * step))
     columns = np.maximum(1, np.floor(around / block_m))
     column = np.floor((lon % 360) / 360 * columns)
-    pairs = zip(row.astype(np.int64).tolist(), column.astype(np.int64).tolist(), strict=True)
-    return np.array([f"{r}/{c}" for r, c in pairs], dtype=object)
+    return row.astype(np.int64), column.astype(np.int64)
+
+
+def blocks(lon: Floats, lat: Floats, block_m: float) -> Ints:
+    """One number for the block that each point lies in, (N,)."""
+    return _joined(*block_numbers(lon, lat, block_m))
+
+
+def _joined(rows: Ints, columns: Ints) -> Ints:
+    """Two numbers as one."""
+    return rows * (1 << 32) + columns
 
 
 # --- what would leak --------------------------------------------------------------------------------------
 
 
-def near_other_split(chips: pd.DataFrame, buffer_m: float) -> NDArray[np.bool_]:
+def near_other_split(chips: pd.DataFrame, split: Codes, buffer_m: float) -> NDArray[np.bool_]:
     """Chips to drop so that no two of different splits are nearer than the buffer, (N,).
 
     Validation gives way to test, training to both.
+
+    Args:
+        chips: epsg, left, top, gsd, size.
+        split: of each chip, (N,).
+        buffer_m: metres.
     """
-    rank = chips["split"].map(_RANK).to_numpy(np.int64)
-    shapes = shapely.polygons(corners(chips))
-    wide = shapely.polygons(corners(chips, buffer_m))
+    outline = corners(chips)
+    points = _on_sphere(outline.mean(axis=1))
+    reach = 1.5 * (float((chips["gsd"] * chips["size"]).max()) + buffer_m) if len(chips) else 0.0
     drop = np.zeros(len(chips), np.bool_)
     for level in (1, 0):
-        mine = np.flatnonzero(rank == level)
-        others = np.flatnonzero((rank > level) & ~drop)
-        hit, _ = shapely.STRtree(shapes[others]).query(wide[mine], predicate="intersects")
-        drop[mine[hit]] = True
+        mine, others = np.flatnonzero(split == level), np.flatnonzero((split > level) & ~drop)
+        if not len(mine) or not len(others):
+            continue
+        distance, _ = cKDTree(points[others]).query(points[mine], distance_upper_bound=reach, workers=-1)
+        close = mine[np.isfinite(distance)]
+        shapes, _ = mirrored(shapely.polygons(outline[others]))
+        wide = shapely.polygons(corners(chips.iloc[close], buffer_m))
+        hit, _ = shapely.STRtree(shapes).query(wide, predicate="intersects")
+        drop[close[hit]] = True
     return drop
 
 
-def _shared_minutes(chips: pd.DataFrame, pairs: pd.DataFrame, photos: pd.DataFrame) -> NDArray[np.bool_]:
-    """Pairs whose photo was taken by a user in a minute of which other splits have photos too, (P,)."""
-    table = minute_table(chips, pairs, photos)
-    splits = table.groupby(["user", "minute"])["split"].transform("nunique")
-    return np.asarray(splits.reindex(range(len(pairs))).fillna(1) > 1)
+def _on_sphere(lonlat: Floats) -> Floats:
+    """Points on a sphere of the Earth's size, metres, (N, 3)."""
+    lon, lat = np.radians(lonlat[:, 0]), np.radians(lonlat[:, 1])
+    return _EARTH_M * np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], 1)
 
 
-def minute_table(chips: pd.DataFrame, pairs: pd.DataFrame, photos: pd.DataFrame) -> pd.DataFrame:
-    """user, minute and split of every pair whose photo states user and time; the index is the pair's row."""
-    row = pairs["photo"].to_numpy()
-    split = chips.set_index("chip_id")["split"].reindex(pairs["chip_id"]).to_numpy(object)
-    table = pd.DataFrame(
-        {
-            "user": photos["user"].to_numpy(object)[row],
-            "minute": minutes(photos).to_numpy()[row],
-            "split": split,
-        }
-    )
-    return table.dropna(subset=["user", "minute"])
+def shared_minutes(user: Hashes, taken: Ints, split: Codes) -> NDArray[np.bool_]:
+    """Pairs whose photo was taken by a user in a minute of which other splits have photos too, (P,).
+
+    Args:
+        user: a hash of the user, 0 where unknown, (P,).
+        taken: microseconds, `times.NEVER` where unknown, (P,).
+        split: of the pair's chip, (P,).
+    """
+    out = np.zeros(len(user), np.bool_)
+    known = np.flatnonzero((user != 0) & (taken != NEVER))
+    minute = np.floor_divide(taken[known], _MINUTE).astype(np.uint64)
+    keys = mix(user[known], minute)
+    order = np.argsort(keys, kind="stable")
+    keys, splits = keys[order], split[known[order]]
+    if not len(keys):
+        return out
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    mixed = np.minimum.reduceat(splits, starts) != np.maximum.reduceat(splits, starts)
+    out[known[order[np.repeat(mixed, np.diff(np.append(starts, len(keys))))]]] = True
+    return out
 
 
-def count_by_split(chips: pd.DataFrame) -> dict[str, int]:
+def count_by_split(splits: Codes) -> dict[str, int]:
     """How many chips each split holds, zeros included."""
-    found = chips["split"].value_counts()
-    return {name: int(found.get(name, 0)) for name in SPLITS}
+    return {name: int((splits == number).sum()) for number, name in enumerate(SPLITS)}
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:

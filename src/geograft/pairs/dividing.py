@@ -1,0 +1,122 @@
+"""The split of a draft: chips assigned, and whatever would leak sieved out."""
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from geograft.pairs.draft import Draft, Sieve
+from geograft.pairs.grid import Grid, Ints
+from geograft.pairs.ground import Ground, mirrored
+from geograft.pairs.intake import Photos
+from geograft.pairs.settings import Tally
+from geograft.pairs.split import (
+    Codes,
+    SplitSettings,
+    by_block,
+    by_name,
+    foremost,
+    near_other_split,
+    shared_minutes,
+)
+from geograft.pairs.stacks import Stacks
+
+_SAME_GROUND = 0.5
+"""Scenes that share this part of the smaller one show the same ground."""
+
+
+def divide(
+    draft: Draft, photos: Photos, scenes: gpd.GeoDataFrame, grid: Grid, settings: SplitSettings, tally: Tally
+) -> Draft:
+    """Assign every chip to train, validation or test (the column `split`, by number), and drop what would leak.
+
+    Args:
+        draft: the chips.
+        photos: who took them, when, and at which place.
+        scenes: the scene table.
+        grid: the chips' size and sampling.
+        settings: how.
+        tally: gains the counts of what was dropped: `mixed-places`, `split-scene`, `split-buffer`,
+            `user-minute-across-splits`.
+    """
+    if settings.by is None:
+        return _with_split(draft, np.zeros(len(draft.chips), np.int8))
+    if settings.by == "blocks":
+        sieve = Sieve(_with_split(draft, by_block(*draft.centre, settings)), tally)
+    else:
+        sieve = (_by_place if settings.by == "place" else _by_scene)(draft, photos, scenes, settings, tally)
+    split = _splits(sieve.draft)
+    sieve.keep_chips(~near_other_split(metric_table(sieve.draft, grid), split, settings.buffer_m), "split-buffer")
+    photo = sieve.draft.pairs["photo"].to_numpy()
+    mixed = shared_minutes(photos.user[photo], photos.taken[photo], _splits(sieve.draft)[sieve.draft.pairs["chip"]])
+    sieve.keep_pairs(~mixed, "user-minute-across-splits")
+    return sieve.draft
+
+
+def metric_table(draft: Draft, grid: Grid) -> pd.DataFrame:
+    """The chips' epsg, left, top, gsd and size."""
+    left, top = grid.corner(draft.chips["x"].to_numpy(np.int64), draft.chips["y"].to_numpy(np.int64))
+    table = {"epsg": draft.chips["epsg"].to_numpy(), "left": left, "top": top, "gsd": grid.gsd, "size": grid.size}
+    return pd.DataFrame(table)
+
+
+def _with_split(draft: Draft, split: Codes) -> Draft:
+    """A draft whose chips have a split."""
+    return Draft(draft.chips.assign(split=split), draft.outline, draft.pairs, draft.stacks, draft.photos)
+
+
+def _splits(draft: Draft) -> Codes:
+    """The split of each chip."""
+    return np.asarray(draft.chips["split"], np.int8)
+
+
+def _by_place(draft: Draft, photos: Photos, _: gpd.GeoDataFrame, settings: SplitSettings, tally: Tally) -> Sieve:
+    """Chips by the place of their photos; those of other splits are left out of a chip that mixes places."""
+    chip = draft.pairs["chip"].to_numpy()
+    split = by_name(photos.place[draft.pairs["photo"].to_numpy()], photos.places, settings)
+    of_chip = foremost(chip, split, len(draft.chips))
+    sieve = Sieve(_with_split(draft, of_chip), tally)
+    sieve.keep_pairs(of_chip[chip] == split, "mixed-places")
+    return sieve
+
+
+def _by_scene(draft: Draft, _: Photos, scenes: gpd.GeoDataFrame, settings: SplitSettings, tally: Tally) -> Sieve:
+    """Chips by the scene nearest to them; no scene serves chips of two splits."""
+    group, names = scene_groups(Ground.of(scenes)), scenes["scene_id"].to_numpy(object)
+    stacks = draft.stacks
+    best = np.flatnonzero(np.diff(stacks.chip, prepend=-1))
+    split = by_name(group[stacks.lead[best]], names[np.unique(group, return_index=True)[1]].tolist(), settings)
+    of_group = np.full(group.max() + 1, -1, np.int8)
+    of_group[group[stacks.lead[best]]] = split
+    kept = _of_one_split(stacks, of_group[group], split)
+    draft = Draft(draft.chips, draft.outline, draft.pairs, kept, draft.photos)
+    sieve = Sieve(_with_split(draft, split), tally)
+    sieve.keep_chips(np.isin(np.arange(len(split)), kept.chip), "split-scene")
+    return sieve
+
+
+def _of_one_split(stacks: Stacks, of_scene: Codes, split: Codes) -> Stacks:
+    """The stacks whose scenes all belong to their chip's split."""
+    wanted = split[stacks.chip]
+    keep = of_scene[stacks.lead] == wanted
+    for row, scenes in stacks.more.items():
+        keep[row] &= bool((of_scene[list(scenes)] == wanted[row]).all())
+    rows = np.flatnonzero(keep)
+    more = {place: stacks.more[row] for place, row in enumerate(rows.tolist()) if row in stacks.more}
+    return Stacks(stacks.chip[rows], stacks.gap_days[rows], stacks.lead[rows], more)
+
+
+def scene_groups(ground: Ground) -> Ints:
+    """A number for each scene, the same for scenes that show the same ground at several dates, (S,)."""
+    shapes, rows = mirrored(ground.shapes)
+    left, right = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    ahead = left < right
+    left, right = left[ahead], right[ahead]
+    shared = shapely.area(shapely.intersection(shapes[left], shapes[right]))
+    smaller = np.minimum(shapely.area(shapes[left]), shapely.area(shapes[right]))
+    same = shared > _SAME_GROUND * smaller
+    edges = (np.ones(same.sum()), (rows[left[same]], rows[right[same]]))
+    count = len(ground.shapes)
+    return np.asarray(connected_components(coo_array(edges, shape=(count, count)), directed=False)[1], np.int64)

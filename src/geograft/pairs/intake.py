@@ -1,0 +1,257 @@
+"""Photo tables in, as columns of numbers: 10 million photos fit into a gigabyte, and their order says nothing.
+
+Photos get a number by the hash of their id and the seed: the order in which the cover visits them. So a photo's
+number, and all that follows, is the same whatever the order of the rows or the number of tables.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from geograft.errors import EmptyTable, MissingColumns, UnreadableTable
+from geograft.geoparquet import coordinates, geometry_crs
+from geograft.pairs.hashing import Hashes, hash_ids
+from geograft.pairs.times import microseconds
+from geograft.tables import read_schema, track
+
+NEEDED = ("photo_id", "geometry", "accuracy_m", "heading_deg", "taken", "user", "licence", "uri")
+"""Columns that a photo table must have."""
+
+MAX_LAT = 84.0
+"""Degrees; UTM ends there."""
+
+_BATCH = 500_000
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos in the order of the visit.
+
+    Attributes:
+        ids: photo_id, Arrow strings, (N,).
+        lon: degrees east, (N,).
+        lat: degrees north, (N,).
+        taken: microseconds since 1970, `times.NEVER` where unknown, (N,).
+        accuracy: stated geotag error in metres, NaN where unknown, (N,) float32.
+        heading: degrees, NaN where unknown, (N,) float32.
+        user: a hash of the user, 0 where unknown, (N,).
+        place: the photo table's place by number, -1 where unknown, (N,) int32.
+        row: the row in all tables one after another, (N,).
+        places: the names that `place` counts.
+    """
+
+    ids: Any
+    lon: Floats
+    lat: Floats
+    taken: Ints
+    accuracy: NDArray[np.float32]
+    heading: NDArray[np.float32]
+    user: Hashes
+    place: NDArray[np.int32]
+    row: Ints
+    places: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """The number of photos."""
+        return len(self.lon)
+
+    def take(self, rows: Any) -> "Photos":
+        """Some photos, by number or mask, in the order given."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in {"ids", "places"}}
+        return replace(self, ids=self.ids.take(pa.array(rows)), **arrays)
+
+
+def read_photos(paths: Sequence[Path], *, seed: int, skipped: Counter[str]) -> Photos:
+    """The photos of tables that have a position on the UTM grid, each id once.
+
+    Args:
+        paths: photo tables.
+        seed: of the visiting order.
+        skipped: gains the counts of `no-id`, `bad-position` and `duplicate-id`.
+
+    Raises:
+        MissingInput, UnreadableTable, MissingColumns: a table is absent, damaged, or lacks columns.
+        EmptyTable: no photo is left.
+    """
+    schemas = {path: _schema(path) for path in paths}
+    total = sum(pq.read_metadata(path).num_rows for path in paths)
+    parts = list(track(_batches(paths, schemas), "Reading photos", -(-total // _BATCH)))
+    names = ", ".join(map(str, paths))
+    if not total:
+        raise EmptyTable(f"{names} has no rows: read photos into the table first.")
+    photos = _sorted(_joined(parts), paths, seed, skipped)
+    for part in parts:
+        skipped.update(part.skipped)
+    if not len(photos):
+        raise EmptyTable(f"No photo of {names} has an id and a position: read the photos again.")
+    return photos
+
+
+def _schema(path: Path) -> Any:
+    """A photo table's schema.
+
+    Raises:
+        MissingColumns: a needed column is absent.
+        UnreadableTable: it is no GeoParquet.
+    """
+    schema = read_schema(path)
+    if missing := [name for name in NEEDED if name not in schema.names]:
+        raise MissingColumns(f"{path} has no column {', '.join(missing)}: make it with `geograft photos`.")
+    geometry_crs(schema, path)
+    return schema
+
+
+# --- batches ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of a table, those left out counted by reason."""
+
+    photos: Photos
+    skipped: Counter[str]
+
+
+def _batches(paths: Sequence[Path], schemas: dict[Path, Any]) -> Iterator[_Part]:
+    """All rows of all tables, in parts."""
+    first = 0
+    for path in paths:
+        wanted = [name for name in (*NEEDED[:6], "place") if name in schemas[path].names]
+        crs = geometry_crs(schemas[path], path)
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(_BATCH, columns=wanted):
+                yield _part(batch, crs, first)
+                first += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise UnreadableTable(f"{path} is damaged ({error}): write it again.") from error
+
+
+def _part(batch: Any, crs: str | None, first: int) -> _Part:
+    """A batch as columns of numbers."""
+    ids = batch["photo_id"].cast(pa.large_string())
+    lon, lat = coordinates(batch["geometry"], crs)
+    nameless = np.asarray(pc.is_null(ids))
+    placed = (np.abs(lon) <= 180) & (np.abs(lat) <= MAX_LAT)
+    keep = placed & ~nameless
+    counts = {"no-id": int(nameless.sum()), "bad-position": int((~placed & ~nameless).sum())}
+    names, place = _places(batch)
+    photos = Photos(
+        ids=ids,
+        lon=lon,
+        lat=lat,
+        taken=microseconds(batch["taken"]),
+        accuracy=_numbers(batch["accuracy_m"]),
+        heading=_numbers(batch["heading_deg"]),
+        user=_users(batch["user"]),
+        place=place,
+        row=first + np.arange(len(batch)),
+        places=names,
+    )
+    skipped = Counter({reason: count for reason, count in counts.items() if count})
+    return _Part(photos if keep.all() else photos.take(keep), skipped)
+
+
+def _numbers(column: Any) -> NDArray[np.float32]:
+    """Numbers, NaN where a cell is none."""
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
+        return np.asarray(pc.fill_null(column.cast(pa.float32(), safe=False), np.nan))
+    return np.asarray(pd.to_numeric(column.to_pandas(), errors="coerce"), np.float32)
+
+
+def _users(column: Any) -> Hashes:
+    """A hash of each user's name, 0 where there is none."""
+    known = np.asarray(pc.is_valid(column))
+    hashes = hash_ids(pc.fill_null(column.cast(pa.large_string()), ""), "user")
+    return np.where(known, np.maximum(hashes, 1), 0).astype(np.uint64)
+
+
+def _places(batch: Any) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """The places' names, and each row's number among them, -1 where it has none."""
+    if "place" not in batch.schema.names or batch["place"].null_count == len(batch):
+        return (), np.full(len(batch), -1, np.int32)
+    coded = batch["place"].cast(pa.large_string()).dictionary_encode()
+    return tuple(coded.dictionary.to_pylist()), np.asarray(pc.fill_null(coded.indices, -1), np.int32)
+
+
+def _joined(parts: Sequence[_Part]) -> Photos:
+    """Parts as one, places counted across all."""
+    names = sorted({name for part in parts for name in part.photos.places})
+    number = {name: code for code, name in enumerate(names)}
+    places = []
+    for part in parts:
+        codes = np.array([*(number[name] for name in part.photos.places), -1], np.int32)
+        places.append(codes[part.photos.place])
+    joined = {
+        field.name: np.concatenate([getattr(part.photos, field.name) for part in parts])
+        for field in fields(Photos)
+        if field.name not in {"ids", "place", "places"}
+    }
+    ids = pa.concat_arrays([part.photos.ids for part in parts])
+    return Photos(ids=ids, place=np.concatenate(places), places=tuple(names), **joined)
+
+
+# --- order ------------------------------------------------------------------------------------------------
+
+
+def _sorted(photos: Photos, paths: Sequence[Path], seed: int, skipped: Counter[str]) -> Photos:
+    """Photos in the order of the visit, each id once."""
+    visit = hash_ids(photos.ids, f"visit {seed}")
+    order = np.argsort(visit)
+    visit = visit[order]
+    tied = np.zeros(len(order), np.bool_)
+    tied[1:] = visit[1:] == visit[:-1]
+    if tied.any():
+        tied[:-1] |= tied[1:]
+        order, doubled = _untangled(photos, order, visit, tied, paths)
+        skipped["duplicate-id"] += doubled
+    return photos.take(order)
+
+
+def _untangled(
+    photos: Photos, order: Ints, visit: Hashes, tied: NDArray[np.bool_], paths: Sequence[Path]
+) -> tuple[Ints, int]:
+    """The order with rows of equal hash sorted by what they hold, and one row an id; how many were left out."""
+    rows, at = order[tied], np.flatnonzero(tied)
+    table = pd.DataFrame(
+        {
+            "visit": visit[tied],
+            "id": photos.ids.take(pa.array(rows)).to_pylist(),
+            "lon": photos.lon[rows],
+            "lat": photos.lat[rows],
+            "uri": _uris(paths, photos.row[rows]),
+            "row": rows,
+        }
+    )
+    ranked = table.sort_values(["visit", "id", "lon", "lat", "uri"])
+    order = order.copy()
+    order[at] = ranked["row"]
+    keep = ~tied
+    keep[at] = ~ranked["id"].duplicated()
+    return order[keep], int((~keep).sum())
+
+
+def _uris(paths: Sequence[Path], rows: Ints) -> list[str]:
+    """The addresses of some rows of all tables."""
+    wanted = np.sort(rows)
+    found: dict[int, str] = {}
+    first = 0
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(_BATCH, columns=["uri"]):
+            here = wanted[(wanted >= first) & (wanted < first + len(batch))]
+            texts = batch["uri"].take(pa.array(here - first)).to_pylist()
+            found.update(zip(here.tolist(), map(str, texts), strict=True))
+            first += len(batch)
+    return [found[row] for row in rows.tolist()]

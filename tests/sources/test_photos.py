@@ -409,3 +409,26 @@ def test_the_real_cameras_photos_become_a_table(tmp_path, shared_data):
     _, summary = read(shared_data / "exif", tmp_path / "o.parquet", filters=FilterSettings(licences=None))
     assert summary.photos + sum(summary.skipped.values()) == 48
     assert summary.photos >= 40
+
+
+def test_records_may_leave_out_what_they_do_not_have(tmp_path):
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    placed, bare = rows_of(1)[0], {"id": "b", "file": "https://example.org/b.jpg"}
+    for name, page in (("1", [bare]), ("2", [bare | {"id": "c"}, placed]), ("3", [])):
+        (folder / f"{name}.json").write_text(json.dumps(page))
+    table, summary = read(folder, tmp_path / "o.parquet")
+    assert (table.photo_id.tolist(), summary.skipped) == (["r0"], {"no-gps": 2})
+    with pytest.raises(MissingColumns, match="lat"):
+        read(folder / "1.json", tmp_path / "o.parquet")
+
+
+def test_one_empty_table_among_others_does_no_harm_and_a_bad_one_is_told_before_any_is_read(tmp_path):
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    (folder / "a.csv").write_text("id,file,lat,lon\n")
+    pd.DataFrame(rows_of(2)).to_csv(folder / "b.csv", index=False)
+    assert read(folder, tmp_path / "o.parquet")[1].photos == 2
+    (folder / "c.csv").write_text("id,file\n")
+    with pytest.raises(MissingColumns, match=r"c\.csv"):
+        read(folder, tmp_path / "o.parquet")

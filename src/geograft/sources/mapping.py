@@ -36,8 +36,13 @@ class Mapper:
     preset: Preset
     overrides: Mapping[str, str | tuple[str, ...]]
 
-    def needed(self, names: Sequence[str], path: Path) -> set[str]:
+    def needed(self, names: Sequence[str], path: Path, *, strict: bool = True) -> set[str]:
         """The columns of a table that matter.
+
+        Args:
+            names: the table's columns.
+            path: named in errors.
+            strict: refuse a table without the required ones.
 
         Raises:
             BadSetting: a field is named that photos do not have.
@@ -46,7 +51,7 @@ class Mapper:
         found: set[str] = set()
         for view in self._views():
             given = set(self.preset.defaults) | set(view.values) | ({"file"} if view.uri else set())
-            chosen = columns.choose(names, view.columns, path, named=self.overrides, given=given)
+            chosen = columns.choose(names, view.columns, path, named=self.overrides, given=given, strict=strict)
             found.update(name for some in chosen.values() for name in some)
             rules = [*self.preset.skip, *self.preset.replace, *view.skip, *self.preset.negative.values()]
             others = [rule.column for rule in rules] + [hole[1] for hole in _HOLE.finditer(view.uri or "")]

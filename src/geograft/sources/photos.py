@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from geograft.errors import BadCoordinates, EmptyTable, MissingInput
+from geograft.errors import EmptyTable, MissingInput
 from geograft.sources.filters import Filter, FilterSettings
-from geograft.sources.local import FOLDER_BATCH, list_photos, local_photos, position_reasons, with_exif, with_files
+from geograft.sources.local import FOLDER_BATCH, list_photos, local_photos, position_reasons, with_exif
 from geograft.sources.mapping import Mapper
 from geograft.sources.photo_table import COLUMNS, PhotoWriter, copy_without, scratch
 from geograft.sources.presets import load_preset
-from geograft.sources.readers import Batch, OpenTable, find_tables, open_table
-from geograft.sources.times import DAY_FIRST, date_order, slashed
+from geograft.sources.readers import find_tables
+from geograft.sources.table_photos import TablePhotos
 from geograft.tables import Manifest, atomic, check_output, track, write_manifest
 
 __all__ = ["COLUMNS", "PhotoSettings", "PhotoSummary", "read_photos"]
@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 _FAILED = frozenset({"unreadable-file"})
 """Reasons that another run may not have."""
-
-_SLICE = 1000
-"""Rows of a table whose photos are opened before the next ones are looked at."""
 
 _NOTES = {
     "needs-heif": "HEIC and HEIF photos are read with pip install 'geograft[heif]'",
@@ -191,19 +188,20 @@ def _photos(
         for some in _grouped(track(paths, "Reading photos"), FOLDER_BATCH):
             yield _finished(local_photos(some, folder), name, settings, opened=True)
         return
-    tables = _tables(source, out)
     preset = load_preset(settings.preset)
     name = settings.source or preset.name or _source_name(source)
     overrides = dict(settings.columns) | ({"place": settings.place} if settings.place else {})
-    mapper = Mapper(preset, overrides)
-    opened = [open_table(path, preset.layout(settings.encoding)) for path in tables]
-    wanted = [mapper.needed(table.names, table.path) for table in opened]
-    total = None if settings.read_exif else sum(table.batches or 1 for table in opened)
-    batches = (
-        batch for pair in zip(opened, wanted, strict=True) for batch in _mapped(*pair, mapper, settings, counts, notes)
+    tables = TablePhotos(
+        _tables(source, out),
+        Mapper(preset, overrides),
+        encoding=settings.encoding,
+        order=settings.times,
+        opened=settings.read_exif,
     )
-    for photos, path in track(batches, "Reading batches of photos", total):
-        yield _finished(with_files(photos, path.absolute().parent), name, settings, opened=settings.read_exif)
+    for photos in track(tables.batches(), "Reading batches of photos", tables.check()):
+        yield _finished(photos, name, settings, opened=settings.read_exif)
+    counts["broken-row"] += tables.broken
+    notes |= tables.notes
 
 
 def _tables(source: str | Path, out: Path) -> list[Path]:
@@ -235,63 +233,6 @@ def _grouped(items: Iterable[Path], size: int) -> Iterator[list[Path]]:
     rest = iter(items)
     while some := list(itertools.islice(rest, size)):
         yield some
-
-
-def _mapped(
-    table: OpenTable,
-    wanted: set[str],
-    mapper: Mapper,
-    settings: PhotoSettings,
-    counts: Counter[str],
-    notes: set[str],
-) -> Iterator[tuple[pd.DataFrame, Path]]:
-    """The photos of a table in batches, with its path.
-
-    Raises:
-        EmptyTable: it has no rows.
-    """
-    order: str | None = None
-    rows = broken = 0
-    for batch in table.read(wanted):
-        broken += batch.broken
-        if len(batch.table) and not rows:
-            order = settings.times or _order(table, wanted, mapper, batch, notes)
-        photos = mapper.photos(batch.table, order)
-        if len(batch.table) and not rows:
-            _refuse_swapped(photos, table.path)
-        rows += len(batch.table)
-        yield from ((some, table.path) for some in _sliced(photos, settings))
-    counts["broken-row"] += broken
-    if not rows and not broken:
-        raise EmptyTable(f"{table.path} has a header and no rows: export the table again.")
-
-
-def _sliced(photos: pd.DataFrame, settings: PhotoSettings) -> Iterator[pd.DataFrame]:
-    """Photos of a table as they come, or a few at a time where their files are opened, so that progress shows."""
-    opened = settings.read_exif and not photos["file"].str.contains("://", regex=False).fillna(value=True).all()
-    step = _SLICE if opened else max(len(photos), 1)
-    return (photos.iloc[start : start + step] for start in range(0, len(photos), step))
-
-
-def _order(table: OpenTable, wanted: set[str], mapper: Mapper, first: Batch, notes: set[str]) -> str | None:
-    """Whether dates with slashes say the day first: all of the column is looked at where there are any."""
-    if mapper.preset.times is not None or slashed(mapper.taken(first.table)).dropna(how="all").empty:
-        return None
-    order = date_order(mapper.taken(batch.table) for batch in table.read(wanted))
-    if order is None:
-        notes.add(f"dates such as 03/04/2019 are missing: say `times: {DAY_FIRST}` or `times: month-first`")
-    return order
-
-
-def _refuse_swapped(photos: pd.DataFrame, path: Path) -> None:
-    """Raise where most rows make sense only with latitude and longitude exchanged."""
-    placed = photos[["lon", "lat"]].dropna()
-    swapped = int((position_reasons(placed["lon"], placed["lat"]) == "swapped-lat-lon").sum())
-    if swapped > len(placed) / 2:
-        raise BadCoordinates(
-            f"{path}: {swapped} of {len(placed)} latitudes are beyond 90 degrees; latitude and longitude look "
-            "swapped. Write `columns: {lat: <column>, lon: <column>}` into a YAML file and pass it with --config."
-        )
 
 
 def _finished(photos: pd.DataFrame, name: str, settings: PhotoSettings, *, opened: bool) -> pd.DataFrame:

@@ -67,12 +67,14 @@ class OpenTable:
         names: its columns; of JSON, those of the first records.
         read: gives the batches, of the columns that are asked for (at least).
         batches: about how many there are, or None.
+        loose: its records leave out what they do not have, so that columns come and go.
     """
 
     path: Path
     names: tuple[str, ...]
     read: Callable[[Collection[str]], Iterator[Batch]]
     batches: int | None = None
+    loose: bool = False
 
 
 def format_of(path: Path) -> str | None:
@@ -152,13 +154,14 @@ def _lines(path: Path, layout: Layout) -> OpenTable:
         names,
         lambda _: (Batch(*batch) for batch in open_lines(path, layout.encoding).batches()),
         _text_batches(path),
+        loose=True,
     )
 
 
 def _document(path: Path, layout: Layout) -> OpenTable:
     """A JSON document, read whole."""
     table = open_document(path, layout.encoding, layout.records)
-    return OpenTable(path, tuple(table.column_names), lambda _: iter([Batch(table)]), 1)
+    return OpenTable(path, tuple(table.column_names), lambda _: iter([Batch(table)]), 1, loose=True)
 
 
 def _text_batches(path: Path) -> int | None:

@@ -1,5 +1,6 @@
 """The facts of a folder of pairs that its page, its card and its collection tell, counted in one pass."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from geograft.sources.licences import licence_name
 
 NO_LICENCE = "not stated"
 """What a licence is called where a photo states none."""
+
+_VERSION = re.compile(r"(?<![\d.])([1-4]\.\d)(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Facts:
         scenes: number of scenes that chips were cut of (that the plan names first).
         scene_dates: first and last date of them, ISO, or None.
         photo_dates: first and last date of the photos, or None.
-        licences: name (see `licence_name`) to number of photos, most first.
+        licences: name (see `licence_label`) to number of photos, most first.
         users: number of users.
         photos_a_chip: by chip.
         gap_days: photo minus scene, by pair (by chip in a plan).
@@ -242,9 +245,17 @@ def _licences(texts: Any) -> Counter[str]:
     """Photos by licence; spellings of one licence count together."""
     found: Counter[str] = Counter()
     for item in pc.value_counts(texts).to_pylist():
-        text = (item["values"] or "").strip()
-        found[licence_name(text) or text if text else NO_LICENCE] += item["counts"]
+        found[licence_label(item["values"] or "")] += item["counts"]
     return found
+
+
+def licence_label(text: str) -> str:
+    """A licence for people: its name (see `licence_name`), with the version where the text states one."""
+    name = licence_name(text) or text.strip()
+    if not name:
+        return NO_LICENCE
+    version = _VERSION.search(text) if name.startswith("cc") else None
+    return f"{name} {version.group(1)}" if version else name
 
 
 def _dates(path: Any) -> tuple[str, str] | None:

@@ -79,8 +79,7 @@ def leakage(folder: Path, *, pixels: bool = True) -> Leakage:
         MissingColumns, UnreadableTable: a table or a shard is damaged.
     """
     tables = open_folder(folder)
-    split, _ = codes(column(tables.chips, "split"))
-    split = split.astype(np.uint8)
+    split = codes(column(tables.chips, "split"))[0].astype(np.uint8)
     ground = _footprints(tables, split)
     found = overlaps(ground)
     twins = shared_patterns(tables, split) if pixels else None

@@ -138,7 +138,7 @@ def _at_border(squares: Footprints) -> Ints:
     step = 2 * squares.side / 110_000
     wide = step / np.maximum(np.cos(np.radians(lat)), 0.05)
     border = np.zeros(len(lon), np.bool_)
-    for east, north in ((wide, 0.0), (-wide, 0.0), (0.0, step), (0.0, -step)):
-        zones = utm_epsgs((lon + east + 180) % 360 - 180, np.clip(lat + north, -84, 84))
+    for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        zones = utm_epsgs((lon + right * wide + 180) % 360 - 180, np.clip(lat + up * step, -84, 84))
         border |= zones != squares.epsg
     return np.flatnonzero(border)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from importlib.resources import files
@@ -54,6 +55,7 @@ def render(name: str, *, escape: bool, **values: Any) -> str:
     )
     environment.filters["number"] = number
     environment.filters["share"] = share
+    environment.filters["md"] = markdown
     return environment.get_template(name).render(**values)
 
 
@@ -70,6 +72,11 @@ def share(part: float, whole: float) -> str:
     """A part as percent of a whole."""
     percent = 100 * part / whole if whole else 0.0
     return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.1f} %" if percent >= 0.1 else "< 0.1 %"
+
+
+def markdown(text: object) -> str:
+    """Text as Markdown shows it literally, in a table's cell too."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", " ".join(str(text).split()))
 
 
 def inspection_page(folder: PairFolder, facts: Facts, leaks: Leakage, chips: Sequence[ShownChip], *, title: str) -> str:

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from geograft.errors import GeograftError
 from geograft.pairs.folder import PairFolder, column, names
-from geograft.pairs.grid import hash_ids
+from geograft.pairs.hashing import hash_ids
 from geograft.pairs.shards import read_pixels
 from geograft.sensors import Sensor
 

@@ -77,7 +77,7 @@ def _in_several_splits(
         return order
     starts = np.flatnonzero(np.r_[True, hashes[order][1:] != hashes[order][:-1]])
     lowest, highest = (reduce.reduceat(split[order], starts) for reduce in (np.minimum, np.maximum))
-    return order[starts[lowest != highest]]
+    return np.asarray(order[starts[lowest != highest]])
 
 
 def _by_shard(

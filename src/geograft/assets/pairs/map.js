@@ -16,7 +16,9 @@ geograft.map = (chips, land) => {
   const span = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
   const plain = span(xs), turned = span(xs.map((x) => (x < 0.5 ? x + 1 : x)));
   if (turned[1] - turned[0] < plain[1] - plain[0] - 1e-9) for (let i = 0; i < count; i += 1) if (xs[i] < 0.5) xs[i] += 1;
-  const order = Uint32Array.from({ length: count }, (_, i) => i).sort((a, b) => chips.split[a] - chips.split[b]);
+  // Few chips: split by split. Many: mixed, so that no split hides the others where dots lie on each other.
+  const turn = (i) => Math.imul(i + 1, 2654435761) >>> 0, mixed = count > 20000;
+  const order = Uint32Array.from({ length: count }, (_, i) => i).sort((a, b) => (mixed ? turn(a) - turn(b) : chips.split[a] - chips.split[b]));
   const view = { x: 0.5, y: 0.5, scale: 300 };
   let chosen = -1, frame = 0;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -64,7 +66,7 @@ geograft.map = (chips, land) => {
     const label = (value, letters) => `${Math.abs(value).toFixed(digits)}°${Math.abs(value) < step / 2 ? "" : letters[value > 0 ? 0 : 1]}`;
     for (let k = Math.ceil(lonOf(left) / step); k * step <= lonOf(left + w / view.scale); k += 1) {
       const x = Math.round(toX(xOf(k * step))) + 0.5, lon = ((k * step + 540) % 360 + 360) % 360 - 180;
-      pen.moveTo(x, 0); pen.lineTo(x, h); pen.fillText(label(lon, "EW"), x + 3, 12);
+      pen.moveTo(x, 0); pen.lineTo(x, h); if (x > 50) pen.fillText(label(lon, "EW"), x + 3, 12);
     }
     for (let k = Math.ceil(Math.max(-85, latOf(top + h / view.scale)) / step); k * step <= Math.min(85, latOf(top)); k += 1) {
       const y = Math.round(toY(yOf(k * step))) + 0.5;

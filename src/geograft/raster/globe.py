@@ -12,8 +12,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
 from shapely.affinity import translate
+
+from geograft.raster.grids import to_degrees
 
 EDGE = 20037508.342789244
 """Half the width of the Web Mercator square, metres."""
@@ -104,7 +105,7 @@ def _to_degrees(geobox: GeoBox, x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArr
     """Points of a grid's CRS in longitude and latitude (WGS 84)."""
     if geobox.crs.epsg == 4326:
         return x, y
-    lon, lat = Transformer.from_crs(geobox.crs.to_wkt(), 4326, always_xy=True).transform(x, y)
+    lon, lat = to_degrees(str(geobox.crs)).transform(x, y)
     return np.asarray(lon), np.asarray(lat)
 
 

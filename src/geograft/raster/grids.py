@@ -12,7 +12,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import ArrayLike, NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import CRS, Geod, Transformer
+from pyproj import Geod, Transformer
 
 from geograft.errors import BadSetting
 
@@ -82,6 +82,12 @@ def to_crs(epsg: int) -> Any:
     return Transformer.from_crs(4326, epsg, always_xy=True)
 
 
+@lru_cache(maxsize=256)
+def to_degrees(crs: str) -> Any:
+    """A transformer from a CRS's x, y (by code or definition) to lon, lat (WGS 84); making one costs a millisecond."""
+    return Transformer.from_crs(crs, 4326, always_xy=True)
+
+
 def ground_gsd(geobox: GeoBox) -> float:
     """The size of a grid's pixel on the ground, in metres, at the grid's centre.
 
@@ -100,8 +106,7 @@ def _geodesic_gsd(geobox: GeoBox) -> float:
     """The root of the area of the centre pixel, by the lengths of its two sides on the ellipsoid."""
     row, col = geobox.shape[0] / 2, geobox.shape[1] / 2
     corners = [geobox.affine @ point for point in ((col, row), (col + 1, row), (col, row + 1))]
-    back = Transformer.from_crs(CRS.from_user_input(geobox.crs.to_wkt()), 4326, always_xy=True)
-    lon, lat = back.transform(*zip(*corners, strict=True))
+    lon, lat = to_degrees(str(geobox.crs)).transform(*zip(*corners, strict=True))
     _, _, east = _EARTH.inv(lon[0], lat[0], lon[1], lat[1])
     _, _, south = _EARTH.inv(lon[0], lat[0], lon[2], lat[2])
     return math.sqrt(east * south)

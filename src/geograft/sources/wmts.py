@@ -1,5 +1,6 @@
 """WMTS: the tile template of a layer, from a capabilities document or from a template in WMTS's own words."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -67,7 +68,11 @@ def find_layer(source: str, settings: SceneSettings) -> Layer:
         name = urlsplit(source).hostname or "wmts"
         area = settings.area or box_of((-180, -85, 180, 85))
         return Layer(name, _at_zoom(template, str(settings.zoom), settings.zoom), area, _date(settings.datetime))
-    return _layer_of(_document(source, settings), source, settings)
+    root = _document(source, settings)
+    try:
+        return _layer_of(root, source, settings)
+    except ValueError as error:
+        raise UnreadableTable(f"{source} holds a number that is none ({error}): use another service.") from error
 
 
 def _document(source: str, settings: SceneSettings) -> ET.Element:
@@ -126,8 +131,8 @@ def _matrix_at(matrix_set: ET.Element, zoom: int | None) -> str | None:
         corner = [float(value) for value in _text(matrix, "TopLeftCorner").split()]
         fits = len(corner) == 2 and abs(corner[0] + EDGE) < 1 and abs(corner[1] - EDGE) < 1
         fits = fits and _text(matrix, "TileWidth") == _text(matrix, "TileHeight") == "256"
-        scale = float(_text(matrix, "ScaleDenominator") or "nan") * 2 ** (zoom or 0)
-        if fits and (zoom is None or abs(scale / _SCALE - 1) < 1e-4):
+        level = math.log2(_SCALE / float(_text(matrix, "ScaleDenominator") or 1))
+        if fits and abs(level - (round(level) if zoom is None else zoom)) < 1e-4:
             return _text(matrix, "Identifier")
     return None
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +22,8 @@ from odc.geo.geobox import GeoBox
 
 from geograft.errors import GeograftError
 from geograft.pairs.mosaic import Mosaic, read_mosaic
-from geograft.raster import Scene, chip_geobox, cloud_share, read
+from geograft.pairs.windows import BLOCK, Reader, windows
+from geograft.raster import Scene, chip_geobox
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +32,6 @@ READERS = 4
 
 CACHE = 256 * 2**20
 """Bytes of decoded blocks that GDAL keeps for a process; rasterio takes a plain number as bytes."""
-
-BLOCK = 256
-"""Pixels of a scene's block, along a side."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class PlannedChip:
     size: int
     stacks: tuple[Stack, ...]
 
-    @property
+    @cached_property
     def geobox(self) -> GeoBox:
         """Its grid."""
         return chip_geobox(self.epsg, self.left, self.top, gsd=self.gsd, size=self.size)
@@ -122,12 +121,33 @@ def cut_chips(chips: Sequence[PlannedChip], find: FindScene, max_cloud: float) -
     cuts: dict[int, Cut] = {}
 
     def work(run: NDArray[np.int64]) -> list[Cut]:
-        return [cut(chips[row], find, max_cloud) for row in run.tolist()]
+        return list(_cut_run([chips[row] for row in run.tolist()], find, max_cloud))
 
     with block_cache(), ThreadPoolExecutor(READERS) as pool:
         for run, found in zip(runs, pool.map(work, runs), strict=True):
             cuts.update(zip(run.tolist(), found, strict=True))
     return without_repeats(chips, [cuts[row] for row in range(len(chips))])
+
+
+def _cut_run(chips: Sequence[PlannedChip], find: FindScene, max_cloud: float) -> Iterator[Cut]:
+    """Cut chips that follow each other in the reading order, those that share blocks out of one window."""
+    boxes = [chip.geobox for chip in chips]
+    scenes = [_first_scene(chip, find) for chip in chips]
+    reader = Reader()
+    for window, rows in windows(scenes, boxes):
+        reader.window = window
+        for row in rows:
+            yield cut(chips[row], find, max_cloud, reader)
+
+
+def _first_scene(chip: PlannedChip, find: FindScene) -> Scene | None:
+    """The scene that a chip is most likely cut of; None where that is several, or cannot be opened."""
+    if not chip.stacks or len(chip.stacks[0].scenes) != 1:
+        return None
+    try:
+        return find(chip.stacks[0].scenes[0])
+    except GeograftError:
+        return None
 
 
 def reading_order(chips: Sequence[PlannedChip]) -> NDArray[np.int64]:
@@ -165,23 +185,25 @@ def without_repeats(chips: Sequence[PlannedChip], cuts: list[Cut]) -> list[Cut]:
     return out
 
 
-def cut(chip: PlannedChip, find: FindScene, max_cloud: float) -> Cut:
+def cut(chip: PlannedChip, find: FindScene, max_cloud: float, reader: Reader | None = None) -> Cut:
     """Cut a chip of the first of its stacks that is clear and whole there.
 
     Args:
         chip: with its stacks, best first.
         find: gives scenes by id.
         max_cloud: largest share of the footprint under clouds.
+        reader: reads the scenes; it may hold pixels of several chips.
 
     Returns:
         The cut; where no stack serves, the reason of the last that was tried.
     """
+    reader = reader or Reader()
     reason = "nodata"
     for _, tied in groupby(chip.stacks, key=lambda stack: stack.day):
-        looks, failed = _looks(chip, list(tied), find)
+        looks, failed = _looks(chip, list(tied), find, reader)
         reason = failed or reason
         for look in sorted(looks, key=lambda look: look.cloud):
-            served = _serve(look, max_cloud)
+            served = _serve(look, max_cloud, reader)
             if served.pixels is not None:
                 return served
             reason = served.reason
@@ -205,33 +227,33 @@ class _Look:
     mosaic: Mosaic | None = None
 
 
-def _looks(chip: PlannedChip, stacks: list[Stack], find: FindScene) -> tuple[list[_Look], str]:
+def _looks(chip: PlannedChip, stacks: list[Stack], find: FindScene, reader: Reader) -> tuple[list[_Look], str]:
     """What stacks of one day show of a chip, in their order; and "unreadable-scene" where one could not be read."""
     looks, reason = [], ""
     for stack in stacks:
         try:
-            looks.append(_look({name: find(name) for name in stack.scenes}, chip.geobox))
+            looks.append(_look({name: find(name) for name in stack.scenes}, chip.geobox, reader))
         except GeograftError as error:
             logger.warning("Chip %s: %s", chip.chip_id, error)
             reason = "unreadable-scene"
     return looks, reason
 
 
-def _look(scenes: dict[str, Scene], box: GeoBox) -> _Look:
+def _look(scenes: dict[str, Scene], box: GeoBox, reader: Reader) -> _Look:
     """The cloud over a chip; of several scenes, of the pixels that come of each."""
     if len(scenes) == 1:
-        return _Look(scenes, box, cloud_share(next(iter(scenes.values())), box))
+        return _Look(scenes, box, reader.cloud_share(next(iter(scenes.values())), box))
     mosaic = read_mosaic(list(scenes.values()), box)
     return _Look(scenes, box, mosaic.cloud(list(scenes.values())), mosaic)
 
 
-def _serve(look: _Look, max_cloud: float) -> Cut:
+def _serve(look: _Look, max_cloud: float, reader: Reader) -> Cut:
     """The chip of a look, or why it does not serve."""
     if look.cloud > max_cloud:
         return Cut(reason="cloudy")
     names = list(look.scenes)
     try:
-        raster = look.mosaic.raster if look.mosaic else read(look.scenes[names[0]], look.box)
+        raster = look.mosaic.raster if look.mosaic else reader.read(look.scenes[names[0]], look.box)
     except GeograftError as error:
         logger.warning("Chip at %s: %s", look.box.affine, error)
         return Cut(reason="unreadable-scene")

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
+from geograft.pairs.windows import offset
 from geograft.raster import Raster, Scene, cloud_share, read
 
 MARGIN = 3
@@ -87,7 +88,7 @@ def read_mosaic(scenes: Sequence[Scene], box: GeoBox) -> Mosaic:
         UnreadableScene: a file is damaged or gone.
     """
     window = _shared_window(scenes, box)
-    if window is None or _aligned(window, box):
+    if window is None or offset(window, box) is not None:
         rasters = [read(scene, box) for scene in scenes]
         inner = [_inner(scene, raster) for scene, raster in zip(scenes, rasters, strict=True)]
         return _put_together(rasters, box, inner)
@@ -98,7 +99,7 @@ def read_mosaic(scenes: Sequence[Scene], box: GeoBox) -> Mosaic:
 
 def _inner(scene: Scene, raster: Raster) -> NDArray[np.bool_]:
     """The pixels of a scene whose neighbours are its own too; all where it was read as it is."""
-    if scene.kind != "xyz" and _aligned(scene.geobox, raster.geobox):
+    if scene.kind != "xyz" and offset(scene.geobox, raster.geobox) is not None:
         return raster.valid
     valid = raster.valid.copy()
     for axis in (0, 1):
@@ -129,19 +130,10 @@ def _put_together(rasters: Sequence[Raster], grid: GeoBox, inner: Sequence[NDArr
 def _shared_window(scenes: Sequence[Scene], box: GeoBox) -> GeoBox | None:
     """The part of the scenes' common pixel grid that a chip is made of, or None where they have none."""
     first = scenes[0].geobox
-    if any(scene.kind == "xyz" or not _aligned(first, scene.geobox) for scene in scenes):
+    if any(scene.kind == "xyz" or offset(first, scene.geobox) is None for scene in scenes):
         return None
     window = _under(first, box)
     return window if window.shape[0] * window.shape[1] <= LARGEST else None
-
-
-def _aligned(grid: GeoBox, other: GeoBox) -> bool:
-    """Whether two grids have their pixels in common."""
-    if grid.crs != other.crs:
-        return False
-    shift = ~grid.affine @ other.affine
-    whole = max(abs(shift.c - round(shift.c)), abs(shift.f - round(shift.f))) < 1e-3
-    return whole and bool(shift.almost_equals(Affine.translation(shift.c, shift.f), 1e-6))
 
 
 def _under(grid: GeoBox, box: GeoBox) -> GeoBox:

@@ -109,7 +109,7 @@ class PhotoWriter:
         """Write whole row groups of a size, or all that waits where it is 0."""
         if not self._waiting:
             return
-        table = pa.concat_tables(self._waiting)
+        table = pa.concat_tables(self._waiting).combine_chunks()  # pages then do not depend on the batches
         whole = len(table) // size * size if size else len(table)
         self._file.write_table(table.slice(0, whole), row_group_size=ROW_GROUP)
         self._waiting = [table.slice(whole)] if whole < len(table) else []

@@ -1,12 +1,13 @@
+import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from geograft.errors import SensorMismatch, UnknownSensor
-from geograft.sensors import get_sensor, measure, sensor_names
+from geograft.errors import BadSetting, MissingInput, SensorMismatch, UnknownSensor
+from geograft.sensors import CloudMask, Sensor, get_sensor, measure, sensor_names
 
 NAMES = ("landsat", "map-tiles", "naip", "rgb", "rgb-drone", "sentinel-2-l2a", "world-10m", "world-1m")
 
@@ -97,3 +98,76 @@ def test_sensors_import_no_heavy_library():
     code = f"import sys, geograft.sensors as s; s.sensor_names(); print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def own_sensor(folder, **changes):
+    """A sensor of one band of heights, as a YAML file."""
+    fields = {
+        "bands": ["Height"], "gsd": 1, "dtype": "float32", "scale": 1.0, "offset": 0.0, "nodata": -9999,
+        "mean": [100], "std": [50], "display": [0, 500],
+    } | changes  # fmt: skip
+    (folder / "height.yaml").write_text(json.dumps(fields))
+    return folder / "height.yaml"
+
+
+def test_a_sensor_of_the_users_own_is_called_by_its_file(tmp_path, monkeypatch):
+    path = own_sensor(tmp_path, stac={"assets": {"height": "dem"}, "harmonise": False})
+    monkeypatch.chdir(tmp_path)
+    sensor = get_sensor("height.yaml")
+    assert sensor.name == str(path)
+    assert get_sensor(sensor.name) == sensor
+    assert (sensor.bands, sensor.gsd, sensor.mean) == (("height",), 1.0, (100.0,))
+    assert sensor.stac.assets == (("height", ("dem",)),)
+    own_sensor(tmp_path, mean=[7])
+    path.touch()
+    assert get_sensor("height.yaml").mean == (7.0,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": [1, 2]}, "same length"),
+        ({"colour": "red"}, "unknown fields colour"),
+        ({"dtype": "number"}, "number"),
+        ({"gsd": "wide"}, "wide"),
+        ({"bands": "height"}, "must be a list"),
+        ({"mask": {"asset": "scl"}}, "cloudy classes or the cloudy bits"),
+        ({"stac": {"asset": {}}}, "asset"),
+    ],
+)
+def test_a_sensor_file_that_is_wrong_says_where(tmp_path, changes, message):
+    with pytest.raises((BadSetting, SensorMismatch), match=message):
+        get_sensor(own_sensor(tmp_path, **changes))
+
+
+def test_a_sensor_file_that_is_absent_or_no_yaml_is_named(tmp_path):
+    with pytest.raises(MissingInput):
+        get_sensor(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(BadSetting, match="valid YAML"):
+        get_sensor(tmp_path / "bad.yaml")
+    (tmp_path / "few.yaml").write_text("bands: [a]")
+    with pytest.raises(BadSetting, match="lacks the fields"):
+        get_sensor(tmp_path / "few.yaml")
+
+
+def test_a_sensor_survives_json_with_its_assets_and_mask():
+    sensor = get_sensor("sentinel-2-l2a")
+    fields = json.loads(json.dumps(asdict(sensor)))
+    back = Sensor(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    assert (back, back.stac, back.mask) == (sensor, sensor.stac, sensor.mask)
+    assert hash(back) == hash(sensor)
+
+
+def test_classes_and_bits_say_what_is_cloud():
+    assert CloudMask("scl", classes=(3, 9)).cloudy(np.array([3, 4, 9])).tolist() == [True, False, True]
+    assert CloudMask("qa", bits=(1, 3)).cloudy(np.array([2, 8, 5, 0], np.uint16)).tolist() == [True, True, False, False]
+
+
+def test_nan_in_all_bands_becomes_the_mean():
+    sensor = replace(get_sensor("rgb"), dtype="float32", nodata=float("nan"), scale=1.0)
+    pixels = np.full((3, 1, 2), 0.5, np.float32)
+    pixels[:, 0, 0] = np.nan
+    found = sensor.normalise(pixels)
+    assert (found[:, 0, 0] == 0).all()
+    assert np.isfinite(found).all()

@@ -1,15 +1,27 @@
+import json
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import rasterio.shutil
 import shapely
 from affine import Affine
 from PIL import Image
+from typer.testing import CliRunner
 
-from geograft.errors import BadSetting, EmptyTable, MissingInput, NoGeoreference, SensorMismatch
-from geograft.raster import chip_geobox, write_cog
+from geograft.cli import app
+from geograft.errors import (
+    BadSetting,
+    EmptyTable,
+    MissingInput,
+    NoGeoreference,
+    SensorMismatch,
+    UnreadableTable,
+)
+from geograft.raster import chip_geobox, cloud_share, read, signing, utm_geobox, write_cog
 from geograft.raster.tiles import TileSource, tile_square
-from geograft.sources.scenes import COLUMNS, SceneSettings, read_scenes
+from geograft.sensors import get_sensor
+from geograft.sources.scenes import COLUMNS, SceneSettings, read_scenes, scene_of
 from geograft.tables import read_manifest, read_table
 
 
@@ -128,7 +140,169 @@ def test_of_the_real_landsat_years_the_one_cut_short_is_skipped(tmp_path, shared
     assert (summary.scenes, summary.skipped) == (7, {"unreadable-scene": 1})
 
 
-@pytest.mark.parametrize("wrong", [{"bounds": (10, 5, 1, 2)}, {"bounds": (0, 0, 400, 1)}, {"zoom": 99}])
-def test_bounds_and_zooms_that_no_tiles_have_are_refused(wrong):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bounds": (10, 5, 1, 2)},
+        {"bounds": (0, 0, 400, 1)},
+        {"zoom": 99},
+        {"max_cloud": 12.5},
+        {"limit": 0},
+        {"datetime": "last summer"},
+        {"datetime": "2024-09-01/2024-06-01"},
+    ],
+)
+def test_settings_that_no_scene_can_meet_are_refused(wrong):
     with pytest.raises(BadSetting):
         SceneSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("2024-06-01", "2024-06-01T00:00:00+00:00", "2024-06-01T23:59:59.999999+00:00"),
+        ("2024-06-01/..", "2024-06-01T00:00:00+00:00", None),
+        ("../2024-06-01T12:00:00+02:00", None, "2024-06-01T10:00:00+00:00"),
+    ],
+)
+def test_an_interval_holds_the_whole_of_its_last_day(text, first, last):
+    found = SceneSettings(datetime=text).interval
+    assert [None if each is None else each.isoformat() for each in found] == [first, last]
+
+
+# --- rows back into scenes --------------------------------------------------------------------------------
+
+
+def test_a_row_gives_back_the_scene_with_its_clouds(tmp_path, make_scene):
+    path = make_scene("s/x_20240701.tif", sensor="world-10m")
+    clouds = np.zeros((1, 64, 64))
+    clouds[:, :16] = 1
+    make_scene("s/x_20240701_clouds.tif", pixels=clouds, sensor="world-10m", dtype="uint8", descriptions=None)
+    row = read_table(read_scenes(tmp_path / "s", tmp_path / "out.parquet", sensor="world-10m").out).iloc[0]
+    scene = scene_of(row)
+    assert (scene.path, scene.sensor.name, scene.taken) == (str(path), "world-10m", row.taken)
+    assert scene_of(row) is scene_of(dict(row))
+    assert cloud_share(scene, scene.geobox) == 0.25
+    assert scene_of({"uri": str(path), "sensor": "world-10m"}) == scene
+
+
+def test_a_scene_that_was_written_anew_is_opened_anew(tmp_path, make_scene):
+    row = {"uri": str(make_scene("a.tif", size=64)), "sensor": "world-1m"}
+    assert scene_of(row).geobox.shape == (64, 64)
+    make_scene("a.tif", size=32)
+    assert scene_of(row).geobox.shape == (32, 32)
+
+
+# --- folders, lists and patterns --------------------------------------------------------------------------
+
+
+def test_a_folder_of_several_zones_keeps_each_scenes_own(tmp_path, make_scene):
+    make_scene("s/a.tif", crs="EPSG:32632")
+    make_scene("s/b.tif", crs="EPSG:32755", transform=Affine(1, 0, 500_000, 0, -1, 6_000_000))
+    make_scene("s/c.tif", crs="EPSG:4326", transform=Affine(1e-5, 0, 9, 0, -1e-5, 45))
+    make_scene("s/d.tif", crs="EPSG:32601", transform=Affine(10, 0, 165_800, 0, -10, 100_000))
+    table = read_table(read_scenes(tmp_path / "s", tmp_path / "out.parquet", sensor="world-1m").out)
+    assert table.epsg.tolist() == [32632, 32755, 4326, 32601]
+    assert table.geometry[3].geom_type == "MultiPolygon"  # zone 1 reaches across 180 degrees
+    for _, row in table.iterrows():
+        lon, lat = row.geometry.representative_point().coords[0]
+        assert read(scene_of(row), utm_geobox(lon, lat, gsd=row.gsd, size=4)).valid.any()
+
+
+def test_a_jpeg_2000_is_a_scene(tmp_path, make_scene):
+    rasterio.shutil.copy(make_scene("a.tif", sensor="rgb"), tmp_path / "s.jp2", driver="JP2OpenJPEG", reversible="YES")
+    (tmp_path / "j").mkdir()
+    (tmp_path / "s.jp2").rename(tmp_path / "j" / "s.jp2")
+    table = read_table(read_scenes(tmp_path / "j", tmp_path / "out.parquet", sensor="rgb").out)
+    assert table.scene_id.tolist() == ["j/s"]
+    assert read(scene_of(table.iloc[0]), scene_of(table.iloc[0]).geobox).valid.all()
+
+
+def test_a_list_names_its_scenes_and_comments(tmp_path, make_scene):
+    first, second = make_scene("a/x.tif"), make_scene("b/x.tif")
+    (tmp_path / "mine.txt").write_text(f"# two places\n{first}\n\nb/{second.name}\nnone.tif\n")
+    summary = read_scenes(tmp_path / "mine.txt", tmp_path / "out.parquet", sensor="world-1m")
+    table = read_table(summary.out)
+    assert table.scene_id.tolist() == ["mine/a/x", "mine/b/x"]
+    assert table.uri.tolist() == [str(first), str(second)]
+    assert summary.skipped == {"missing-file": 1}
+    (tmp_path / "raw.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UnreadableTable):
+        read_scenes(tmp_path / "raw.txt", tmp_path / "out.parquet", sensor="world-1m")
+
+
+def test_a_pattern_names_the_scenes_that_fit(tmp_path, make_scene):
+    for name in ("p/one/a.tif", "p/two/a.tif", "p/two/b.tif"):
+        make_scene(name)
+    out = tmp_path / "out.parquet"
+    assert read_table(read_scenes(f"{tmp_path}/p/*/a.tif", out, sensor="world-1m").out).scene_id.tolist() == [
+        "p/one/a",
+        "p/two/a",
+    ]
+    with pytest.raises(MissingInput, match="pattern"):
+        read_scenes(f"{tmp_path}/p/*/c.tif", out, sensor="world-1m")
+
+
+def test_settings_leave_files_out_too(tmp_path, make_scene):
+    make_scene("s/a_20240701.tif")
+    make_scene("s/b_20230701.tif")
+    make_scene("s/c_20240702.tif", transform=Affine(1, 0, 700_000, 0, -1, 5_000_000))
+    make_scene("s/d.tif")
+    settings = SceneSettings(bounds=(8.9, 45, 9.1, 45.3), datetime="2024-01-01/..")
+    summary = read_scenes(tmp_path / "s", tmp_path / "out.parquet", sensor="world-1m", settings=settings)
+    assert read_table(summary.out).scene_id.tolist() == ["s/a_20240701", "s/d"]
+    assert summary.skipped == {"outside-datetime": 1, "outside-bounds": 1}
+
+
+# --- a sensor of the user's own ---------------------------------------------------------------------------
+
+
+def own_sensor(folder, **changes):
+    """A sensor of one band of heights, as a YAML file."""
+    fields = {
+        "bands": ["height"], "gsd": 1.0, "dtype": "float32", "scale": 1.0, "offset": 0.0, "nodata": -9999,
+        "mean": [100], "std": [50], "display": [0, 500],
+    } | changes  # fmt: skip
+    (folder / "height.yaml").write_text(json.dumps(fields))
+    return folder / "height.yaml"
+
+
+def test_a_sensor_of_the_users_own_works_from_file_to_pixels(tmp_path, make_scene, monkeypatch):
+    sensor = own_sensor(tmp_path)
+    make_scene("s/a.tif", sensor=get_sensor(sensor), dtype="float32", descriptions=["Height"], tags={})
+    monkeypatch.chdir(tmp_path)
+    table = read_table(read_scenes("s", "out.parquet", sensor="height.yaml").out)
+    assert table.sensor[0] == str(sensor)
+    monkeypatch.chdir("/")
+    scene = scene_of(table.iloc[0])
+    assert scene.sensor.bands == ("height",)
+    assert read(scene, scene.geobox).pixels.dtype == np.float32
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+def test_the_command_counts_what_failed_and_says_so_by_its_exit_code(tmp_path, make_scene):
+    make_scene("i.tif", sensor="naip", tags={})
+    item = {
+        "type": "Feature", "id": "i", "geometry": None, "bbox": [9, 45, 9.1, 45.1], "properties": {},
+        "assets": {"image": {"href": "i.tif"}},
+    }  # fmt: skip
+    (tmp_path / "i.json").write_text(json.dumps(item))
+    links = [{"rel": "item", "href": name} for name in ("i.json", "gone.json")]
+    (tmp_path / "c.json").write_text(json.dumps({"type": "Catalog", "id": "c", "links": links}))
+    words = ["scenes", str(tmp_path / "c.json"), str(tmp_path / "o.parquet"), "--sensor", "naip", "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) | {"out": ""} == {
+        "out": "", "scenes": 1, "skipped": {}, "failed": {"unreadable-item": 1},
+    }  # fmt: skip
+
+
+def test_a_signer_stays_a_name_in_the_table(tmp_path, make_scene, monkeypatch):
+    monkeypatch.setattr(signing, "_registered", {"mine": lambda uri: f"{uri}?secret"})
+    make_scene("s/a.tif")
+    settings = SceneSettings(signer="mine")
+    table = read_table(read_scenes(tmp_path / "s", tmp_path / "o.parquet", sensor="world-1m", settings=settings).out)
+    assert table.signer.tolist() == ["mine"]
+    assert "secret" not in table.to_csv()

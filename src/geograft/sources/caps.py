@@ -1,5 +1,7 @@
 """Caps: no traveller and no landmark dominates; which photos stay is a fair draw by the hash of the id."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,22 +32,32 @@ class Caps:
             self._places.append(places)
 
     def draw(self) -> tuple[Hashes, dict[str, int]]:
-        """The ids that the caps leave out, sorted, and how many by reason; users first, then places among the rest."""
+        """The ids that the caps leave out, sorted, and how many by reason; users first, then places among the rest.
+
+        What was remembered is forgotten.
+        """
         if not self._ids or (self._per_user is None and self._per_place is None):
             return np.empty(0, np.uint64), {}
-        ids = np.concatenate(self._ids)
+        ids: Hashes = _taken(self._ids)
         out = np.zeros(len(ids), np.bool_)
         counts = {}
         if self._per_user is not None:
-            users = np.concatenate(self._users)
+            users = _taken(self._users)
             out = _beyond(users, ids, self._per_user) & (users != NOBODY)
             counts["user-cap"] = int(out.sum())
         if self._per_place is not None:
             rest = np.flatnonzero(~out)
-            crowded = _beyond(np.concatenate(self._places)[rest], ids[rest], self._per_place)
+            crowded = _beyond(_taken(self._places)[rest], ids[rest], self._per_place)
             out[rest[crowded]] = True
             counts["place-cap"] = int(crowded.sum())
         return np.sort(ids[out]), {reason: count for reason, count in counts.items() if count}
+
+
+def _taken(parts: list[Any]) -> Any:
+    """Arrays as one; the list is emptied, so that they are not held twice."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def _beyond(groups: NDArray[np.int64] | Hashes, ids: Hashes, most: int) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from geograft.pairs.arrays import load_arrays, save_arrays
 from geograft.pairs.cover import Bools, Cover, Metric, cover_zone, fair_draw
 from geograft.pairs.grid import Floats, Grid, Ints, project
 from geograft.pairs.ground import Ground
-from geograft.pairs.hashing import hash_ids
+from geograft.pairs.hashing import Hashes, hash_ids
 from geograft.pairs.settings import PairSettings
 from geograft.pairs.stacks import Chips, Stacker, Stacks, median_times
 from geograft.pairs.survey import Survey
@@ -89,11 +89,13 @@ def _plan(task: ZoneTask) -> None:
     cover = cover_zone(where, may_open, covered, task.grid, max_overlap=task.settings.max_overlap)
     binned, stacks = _chips(cover, where, taken, lot, survey, task)
     rest = np.flatnonzero(own & ~covered)
+    inside = np.zeros(len(photo), np.bool_)
+    inside[cover.photo] = True
     save_arrays(
         task.result,
         counts=json.dumps({"zone": task.zone, "photos": int(own.sum()), "chips": len(binned.bin)}),
-        covered=photo[np.unique(cover.photo)],
-        stranger=photo[np.unique(cover.photo[~own[cover.photo]])],
+        covered=photo[inside],
+        stranger=photo[inside & ~own],
         rest=photo[rest],
         why=_why_left(survey.ground, lon[rest], lat[rest], may_open[rest]),
         **_chip_columns(binned, where, survey),
@@ -125,12 +127,18 @@ def _chips(cover: Cover, where: Metric, taken: Ints, lot: Any, survey: Survey, t
     settings = task.settings
     stacker = Stacker(survey, settings.max_gap_days)
     if settings.time_bin_days is None:
-        binned = _drawn(Binned(cover, np.zeros(len(cover.centre), np.int64)), where, lot, task)
+        binned = _ordered(Binned(cover, np.zeros(len(cover.centre), np.int64)), where, task.grid)
+        binned = _drawn(binned, where, lot, task)
         return binned, stacker.find(_looking(binned, where, taken, task.grid))
-    binned = timebins.divide(cover, taken, settings.time_bin_days)
+    binned = _ordered(timebins.divide(cover, taken, settings.time_bin_days), where, task.grid)
     stacks = stacker.find(_looking(_drawn(binned, where, lot, task), where, taken, task.grid))
     binned, kept = timebins.merge(binned, stacks.best(len(binned.bin)))
     return _drawn(binned, where, lot, task), stacks.take(kept)
+
+
+def _ordered(binned: Binned, where: Metric, grid: Grid) -> Binned:
+    """The chips in place order."""
+    return in_place_order(binned, *_positions(binned.cover, where, grid))
 
 
 def _drawn(binned: Binned, where: Metric, lot: Any, task: ZoneTask) -> Binned:
@@ -153,6 +161,35 @@ def _looking(binned: Binned, where: Metric, taken: Ints, grid: Grid) -> Chips:
     cover = binned.cover
     middle = median_times(cover.chip, taken[cover.photo], len(cover.centre))
     return Chips(cover.centre, *_positions(cover, where, grid), middle)
+
+
+def in_place_order(binned: Binned, x: Ints, y: Ints) -> Binned:
+    """Chips along a curve that keeps neighbours together (Morton's); the bins of a place stay together, by time."""
+    along = _spread_bits(x) | (_spread_bits(y) << np.uint64(1))
+    order = np.argsort(along, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    chip = place[binned.cover.chip]
+    pairs = np.argsort(chip, kind="stable")
+    cover = Cover(binned.cover.centre[order], chip[pairs], binned.cover.photo[pairs])
+    return Binned(cover, binned.bin[order])
+
+
+def _spread_bits(values: Ints) -> Hashes:
+    """The lower 32 bits of numbers with a zero between each."""
+    out = (values + (1 << 31)).astype(np.uint64) & np.uint64(0xFFFFFFFF)
+    for shift, mask in _SPREAD:
+        out = (out | (out << np.uint64(shift))) & np.uint64(mask)
+    return out
+
+
+_SPREAD = (
+    (16, 0x0000FFFF0000FFFF),
+    (8, 0x00FF00FF00FF00FF),
+    (4, 0x0F0F0F0F0F0F0F0F),
+    (2, 0x3333333333333333),
+    (1, 0x5555555555555555),
+)
 
 
 # --- results ----------------------------------------------------------------------------------------------

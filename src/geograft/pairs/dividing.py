@@ -47,12 +47,16 @@ def divide(
         sieve = Sieve(_with_split(draft, by_block(*draft.centre, settings)), tally)
     else:
         sieve = (_by_place if settings.by == "place" else _by_scene)(draft, photos, scenes, settings, tally)
-    split = _splits(sieve.draft)
-    sieve.keep_chips(~near_other_split(metric_table(sieve.draft, grid), split, settings.buffer_m), "split-buffer")
-    photo = sieve.draft.pairs["photo"].to_numpy()
-    mixed = shared_minutes(photos.user[photo], photos.taken[photo], _splits(sieve.draft)[sieve.draft.pairs["chip"]])
-    sieve.keep_pairs(~mixed, "user-minute-across-splits")
-    return sieve.draft
+    draft, split = sieve.draft, np.where(sieve.chips, _splits(sieve.draft), -1)
+    sieve.keep_chips(
+        ~near_other_split(metric_table(draft, grid), draft.outline, split, settings.buffer_m), "split-buffer"
+    )
+    pairs = np.flatnonzero(sieve.pairs)
+    photo, chip = (draft.pairs[name].to_numpy()[pairs] for name in ("photo", "chip"))
+    apart = np.ones(len(sieve.pairs), np.bool_)
+    apart[pairs] = ~shared_minutes(photos.user[photo], photos.taken[photo], split[chip])
+    sieve.keep_pairs(apart, "user-minute-across-splits")
+    return sieve.result()
 
 
 def metric_table(draft: Draft, grid: Grid) -> pd.DataFrame:
@@ -93,7 +97,9 @@ def _by_scene(draft: Draft, _: Photos, scenes: gpd.GeoDataFrame, settings: Split
     kept = _of_one_split(stacks, of_group[group], split)
     draft = Draft(draft.chips, draft.outline, draft.pairs, kept, draft.photos)
     sieve = Sieve(_with_split(draft, split), tally)
-    sieve.keep_chips(np.isin(np.arange(len(split)), kept.chip), "split-scene")
+    served = np.zeros(len(split), np.bool_)
+    served[kept.chip] = True
+    sieve.keep_chips(served, "split-scene")
     return sieve
 
 

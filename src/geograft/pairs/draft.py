@@ -1,17 +1,19 @@
 """Chips and pairs on the way to a plan: numbers only, so that 15 million pairs cost some 300 megabytes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from geograft.pairs.arrays import load_arrays
 from geograft.pairs.covering import LEFT_OUT, result_path, stacks_of
-from geograft.pairs.grid import Floats, Grid, Ints
+from geograft.pairs.grid import Floats, Grid
 from geograft.pairs.hashing import hash_ids
 from geograft.pairs.settings import Tally
 from geograft.pairs.split import blocks
@@ -52,30 +54,14 @@ class Draft:
         found[self.pairs["photo"].to_numpy()] = True
         return found
 
-    def take(self, chips: Ints) -> "Draft":
-        """Some chips with their pairs, renumbered in the order given."""
-        chip = self.pairs["chip"].to_numpy()
-        starts, stops = np.searchsorted(chip, chips), np.searchsorted(chip, chips, side="right")
-        counts = stops - starts
-        rows = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - starts, counts)
-        pairs = self.pairs.take(rows).reset_index(drop=True)
-        pairs["chip"] = np.repeat(np.arange(len(chips), dtype=np.int32), counts)
-        table = self.chips.take(chips).reset_index(drop=True)
-        return replace(self, chips=table, outline=self.outline[chips], pairs=pairs, stacks=self.stacks.take(chips))
-
-    def keep_pairs(self, keep: Bools) -> "Draft":
-        """Some pairs, and the chips that still own one."""
-        kept = replace(self, pairs=self.pairs[keep])
-        return kept.take(np.unique(kept.pairs["chip"].to_numpy()).astype(np.int64))
-
-    def names(self, grid: Grid, bin_days: float | None) -> list[str]:
-        """The chips' ids: where they are, and with bins of time the day on which theirs begins."""
-        names = grid.names(*(self.chips[name].to_numpy(np.int64) for name in ("epsg", "x", "y")))
+    def names(self, grid: Grid, bin_days: float | None) -> pa.Array:
+        """The chips' ids: where they are, and with bins of time the day on which theirs begins; Arrow strings."""
+        names = grid.names(*(self.chips[name].to_numpy() for name in ("epsg", "x", "y")))
         if bin_days is None:
             return names
-        starts = self.chips["bin"].to_numpy(np.int64)
-        days = [_day(start, bin_days) for start in starts.tolist()]
-        return [f"{name}@{day}" for name, day in zip(names, days, strict=True)]
+        number, starts = np.unique(self.chips["bin"].to_numpy(np.int64), return_inverse=True)
+        days = pa.array([_day(one, bin_days) for one in number.tolist()], pa.string())
+        return pc.binary_join_element_wise(names, days.take(pa.array(starts)), "@")
 
 
 def _day(number: int, bin_days: float) -> str:
@@ -85,29 +71,54 @@ def _day(number: int, bin_days: float) -> str:
     return f"{pd.Timestamp(number * int(bin_days * DAY), unit='us'):%Y%m%d}"
 
 
-@dataclass
 class Sieve:
-    """A draft that loses chips and pairs, with what each loss cost."""
+    """A draft that loses chips and pairs step by step, with what each step cost; it is copied once, at the end."""
 
-    draft: Draft
-    tally: Tally
-    lost: dict[str, int] = field(default_factory=dict)
+    def __init__(self, draft: Draft, tally: Tally) -> None:
+        self.draft = draft
+        self.tally = tally
+        self.chips = np.ones(len(draft.chips), np.bool_)
+        self.pairs = np.ones(len(draft.pairs), np.bool_)
+        self._chip, self._photo = draft.pairs["chip"].to_numpy(), draft.pairs["photo"].to_numpy()
 
     def keep_chips(self, keep: Bools, reason: str) -> None:
-        """Keep some chips; the others are counted under a reason, and so are photos that lie in none any more."""
-        if not keep.all():
-            self._replace(self.draft.take(np.flatnonzero(keep)), reason)
+        """Keep some of all chips; others are counted under a reason, and so are photos that lie in none any more."""
+        if not keep[self.chips].all():
+            self._lose(self.pairs & keep[self._chip], self.chips & keep, reason)
 
     def keep_pairs(self, keep: Bools, reason: str) -> None:
-        """Keep some pairs, and the chips that still own one."""
-        if not keep.all():
-            self._replace(self.draft.keep_pairs(keep), reason)
+        """Keep some of all pairs, and the chips that still own one."""
+        if keep[self.pairs].all():
+            return
+        pairs = self.pairs & keep
+        owned = np.zeros(len(self.chips), np.bool_)
+        owned[self._chip[pairs]] = True
+        self._lose(pairs, self.chips & owned, reason)
 
-    def _replace(self, draft: Draft, reason: str) -> None:
-        """Take over a smaller draft and count."""
-        self.tally.chips[reason] += len(self.draft.chips) - len(draft.chips)
-        self.tally.photos[reason] += int((self.draft.paired & ~draft.paired).sum())
-        self.draft = draft
+    def _lose(self, pairs: Bools, chips: Bools, reason: str) -> None:
+        """Take over fewer chips and pairs, and count."""
+        before, after = self._paired(self.pairs), self._paired(pairs)
+        self.tally.chips[reason] += int(self.chips.sum() - chips.sum())
+        self.tally.photos[reason] += int((before & ~after).sum())
+        self.chips, self.pairs = chips, pairs
+
+    def _paired(self, pairs: Bools) -> Bools:
+        """Whether each photo lies in a chip."""
+        found = np.zeros(self.draft.photos, np.bool_)
+        found[self._photo[pairs]] = True
+        return found
+
+    def result(self) -> Draft:
+        """What is left."""
+        if self.chips.all() and self.pairs.all():
+            return self.draft
+        number = np.cumsum(self.chips, dtype=np.int32) - np.int32(1)
+        kept = {name: column.to_numpy()[self.pairs] for name, column in self.draft.pairs.items()}
+        kept["chip"] = number[kept["chip"]]
+        rows = np.flatnonzero(self.chips)
+        table = self.draft.chips.take(rows).reset_index(drop=True)
+        stacks = self.draft.stacks.take(rows)
+        return Draft(table, self.draft.outline[rows], pd.DataFrame(kept), stacks, self.draft.photos)
 
 
 def gather(folder: Path, zones: Sequence[int], photos: int, tally: Tally) -> Draft:
@@ -123,14 +134,15 @@ def gather(folder: Path, zones: Sequence[int], photos: int, tally: Tally) -> Dra
     why = np.full(photos, 255, np.uint8)
     parts = [_load(result_path(folder, zone), zone, covered, why) for zone in zones]
     starts = np.cumsum([0, *(len(part.chips) for part in parts)])[:-1].tolist()
-    pairs = pd.concat([_shifted(part.pairs, by) for part, by in zip(parts, starts, strict=True)], ignore_index=True)
+    for part, by in zip(parts, starts, strict=True):
+        part.pairs["chip"] += np.int32(by)
     stacks = [replace(part.stacks, chip=part.stacks.chip + by) for part, by in zip(parts, starts, strict=True)]
     for number, reason in enumerate(LEFT_OUT):
         tally.photos[reason] += int((~covered & (why == number)).sum())
     draft = Draft(
         chips=pd.concat([part.chips for part in parts], ignore_index=True),
         outline=np.concatenate([part.outline for part in parts]),
-        pairs=pairs,
+        pairs=pd.concat([part.pairs for part in parts], ignore_index=True),
         stacks=Stacks.joined(stacks),
         photos=photos,
     )
@@ -148,12 +160,7 @@ def _load(path: Path, zone: int, covered: Bools, why: Any) -> Draft:
         return Draft(pd.DataFrame(chips), file["outline"], pd.DataFrame(pairs), stacks_of(file), len(covered))
 
 
-def _shifted(pairs: pd.DataFrame, by: int) -> pd.DataFrame:
-    """Pairs whose chips are counted from another start."""
-    return pairs.assign(chip=(pairs["chip"] + by).astype(np.int32))
-
-
-def density_cap(draft: Draft, ids: Sequence[str], limit: int, side_km: float, seed: int) -> Bools:
+def density_cap(draft: Draft, ids: pa.Array, limit: int, side_km: float, seed: int) -> Bools:
     """Which chips stay where each square of ground may keep so many, by a fair draw, (N,).
 
     Args:
@@ -169,31 +176,6 @@ def density_cap(draft: Draft, ids: Sequence[str], limit: int, side_km: float, se
     keep = np.zeros(len(order), np.bool_)
     keep[order[rank < limit]] = True
     return keep
-
-
-def in_place_order(draft: Draft, grid: Grid) -> Draft:
-    """Chips along a curve that keeps neighbours together (Morton's), zone by zone; the bins of a place by time."""
-    x, y = (draft.chips[name].to_numpy(np.int64) for name in ("x", "y"))
-    along = _spread_bits(x // grid.size) | (_spread_bits(y // grid.size) << np.uint64(1))
-    keys = (draft.chips["bin"].to_numpy(), y, x, along, draft.chips["epsg"].to_numpy())
-    return draft.take(np.lexsort(keys))
-
-
-def _spread_bits(values: Ints) -> NDArray[np.uint64]:
-    """The lower 32 bits of numbers with a zero between each."""
-    out = (values + (1 << 31)).astype(np.uint64) & np.uint64(0xFFFFFFFF)
-    for shift, mask in _SPREAD:
-        out = (out | (out << np.uint64(shift))) & np.uint64(mask)
-    return out
-
-
-_SPREAD: Sequence[tuple[int, int]] = (
-    (16, 0x0000FFFF0000FFFF),
-    (8, 0x00FF00FF00FF00FF),
-    (4, 0x0F0F0F0F0F0F0F0F),
-    (2, 0x3333333333333333),
-    (1, 0x5555555555555555),
-)
 
 
 def counts_by_zone(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

@@ -181,47 +181,13 @@ def _known_keys(parts: Path) -> NDArray[np.uint64]:
             ids = pq.read_table(path, columns=["photo_id"])["photo_id"]
         except (pa.ArrowException, OSError) as error:
             raise UnreadableTable(f"{path} is damaged: remove it and embed again.") from error
-        found += [hash_ids(ids, "photo"), hash_ids(_unreadable(path), "photo")]
+        found += [hash_ids(ids, "photo"), hash_ids(unreadable_photos(path), "photo")]
     return np.unique(np.concatenate(found))
 
 
-def _unreadable(path: Path) -> list[str]:
+def unreadable_photos(path: Path) -> list[str]:
     """The photos that a part notes as unreadable."""
     return list(json.loads((pq.read_schema(path).metadata or {}).get(b"unreadable", b"[]")))
-
-
-def embed_table(
-    photos: pd.DataFrame, parts: Path, teacher: Teacher
-) -> tuple[tuple[list[str], NDArray[np.float16]], list[str]]:
-    """Embeddings of the photos of a table, those in `parts` reused; all in memory.
-
-    Args:
-        photos: photo_id and uri.
-        parts: folder of parts; new ones are added.
-        teacher: the encoder.
-
-    Returns:
-        (photo ids, embeddings (N, D)) in the order of the table without the unreadable ones; and the ids of those.
-    """
-    embed_missing([photos], parts, teacher, len(photos))
-    ids, vectors, unreadable = _known(parts, teacher.dim)
-    place = {photo_id: row for row, photo_id in enumerate(ids)}
-    wanted = [photo_id for photo_id in photos["photo_id"] if photo_id in place]
-    matrix = np.concatenate(vectors)[[place[photo_id] for photo_id in wanted]]
-    return (wanted, matrix), [photo_id for photo_id in photos["photo_id"] if photo_id in unreadable]
-
-
-def _known(parts: Path, dim: int) -> tuple[list[str], list[NDArray[np.float16]], set[str]]:
-    """What the parts hold: ids, embeddings, ids of unreadable photos."""
-    ids: list[str] = []
-    vectors: list[NDArray[np.float16]] = [np.empty((0, dim), np.float16)]
-    unreadable: set[str] = set()
-    for path in part_paths(parts):
-        found, matrix = read_embeddings(path)
-        ids.extend(found)
-        vectors.append(matrix)
-        unreadable.update(_unreadable(path))
-    return ids, vectors, unreadable
 
 
 def _embed_parts(

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
@@ -53,11 +55,11 @@ class Grid:
         """Easting and northing of the top left corner of grid positions, metres."""
         return x.astype(np.float64) * self.gsd, y.astype(np.float64) * self.gsd
 
-    def names(self, epsg: Ints, x: Ints, y: Ints) -> list[str]:
-        """Chip ids: zone, size and sampling, and grid position, such as `32656-64x4-83120-1562300`."""
-        kind = f"{self.size}x{self.gsd:g}"
-        rows = zip(epsg.tolist(), x.tolist(), y.tolist(), strict=True)
-        return [f"{e}-{kind}-{i}-{j}" for e, i, j in rows]
+    def names(self, epsg: Ints, x: Ints, y: Ints) -> pa.Array:
+        """Chip ids: zone, size and sampling, and grid position, such as `32656-64x4-83120-1562300`; Arrow strings."""
+        kind = pa.scalar(f"{self.size}x{self.gsd:g}")
+        zone, column, row = (pa.array(values).cast(pa.string()) for values in (epsg, x, y))
+        return pc.binary_join_element_wise(zone, kind, column, row, "-")
 
 
 def project(lon: Floats, lat: Floats, epsg: int) -> tuple[Floats, Floats]:

@@ -123,7 +123,10 @@ class Ground:
         """
         tree, scene_of = self.tree
         square, shape = tree.query(shapely.polygons(corners), predicate=predicate)
-        keys = np.unique(square.astype(np.int64) * len(self.shapes) + scene_of[shape])
+        square, scene = square.astype(np.int64), scene_of[shape]
+        if len(scene_of) == len(self.shapes):
+            return square, scene
+        keys = np.unique(square * len(self.shapes) + scene)
         return keys // len(self.shapes), keys % len(self.shapes)
 
     @cached_property

@@ -92,9 +92,9 @@ def read_photos(paths: Sequence[Path], *, seed: int, skipped: Counter[str]) -> P
     names = ", ".join(map(str, paths))
     if not total:
         raise EmptyTable(f"{names} has no rows: read photos into the table first.")
-    photos = _sorted(_joined(parts), paths, seed, skipped)
     for part in parts:
         skipped.update(part.skipped)
+    photos = _sorted([part.photos for part in parts], paths, seed, skipped)
     if not len(photos):
         raise EmptyTable(f"No photo of {names} has an id and a position: read the photos again.")
     return photos
@@ -186,60 +186,71 @@ def _places(batch: Any) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     return tuple(coded.dictionary.to_pylist()), np.asarray(pc.fill_null(coded.indices, -1), np.int32)
 
 
-def _joined(parts: Sequence[_Part]) -> Photos:
-    """Parts as one, places counted across all."""
-    names = sorted({name for part in parts for name in part.photos.places})
-    number = {name: code for code, name in enumerate(names)}
-    places = []
-    for part in parts:
-        codes = np.array([*(number[name] for name in part.photos.places), -1], np.int32)
-        places.append(codes[part.photos.place])
-    joined = {
-        field.name: np.concatenate([getattr(part.photos, field.name) for part in parts])
-        for field in fields(Photos)
-        if field.name not in {"ids", "place", "places"}
-    }
-    ids = pa.concat_arrays([part.photos.ids for part in parts])
-    return Photos(ids=ids, place=np.concatenate(places), places=tuple(names), **joined)
-
-
 # --- order ------------------------------------------------------------------------------------------------
 
 
-def _sorted(photos: Photos, paths: Sequence[Path], seed: int, skipped: Counter[str]) -> Photos:
-    """Photos in the order of the visit, each id once."""
-    visit = hash_ids(photos.ids, f"visit {seed}")
+def _sorted(parts: list[Photos], paths: Sequence[Path], seed: int, skipped: Counter[str]) -> Photos:
+    """Parts as one, in the order of the visit, each id once; columns are joined one by one, to spare memory."""
+    ids = pa.concat_arrays([part.ids for part in parts])
+    names, place = _joined_places(parts)
+    columns = {"place": [place]}
+    for name in (field.name for field in fields(Photos) if field.name not in {"ids", "place", "places"}):
+        columns[name] = [getattr(part, name) for part in parts]
+    parts.clear()
+    order, doubled = _order(ids, columns, paths, seed)
+    skipped["duplicate-id"] += doubled
+    ids = ids.take(pa.array(order))
+    sorted_: dict[str, Any] = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}
+    return Photos(ids=ids, places=names, **sorted_)
+
+
+def _joined_places(parts: Sequence[Photos]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """The names of all places, and each photo's number among them."""
+    names = sorted({name for part in parts for name in part.places})
+    number = {name: code for code, name in enumerate(names)}
+    codes = [np.array([*(number[name] for name in part.places), -1], np.int32)[part.place] for part in parts]
+    return tuple(names), np.concatenate(codes)
+
+
+def _order(ids: Any, columns: dict[str, list[Any]], paths: Sequence[Path], seed: int) -> tuple[Ints, int]:
+    """The rows in the order of the visit, each id once, and how many rows were doubled."""
+    visit = hash_ids(ids, f"visit {seed}")
     order = np.argsort(visit)
     visit = visit[order]
-    tied = np.zeros(len(order), np.bool_)
-    tied[1:] = visit[1:] == visit[:-1]
-    if tied.any():
-        tied[:-1] |= tied[1:]
-        order, doubled = _untangled(photos, order, visit, tied, paths)
-        skipped["duplicate-id"] += doubled
-    return photos.take(order)
+    tied = np.append(False, visit[1:] == visit[:-1])
+    if not tied.any():
+        return order, 0
+    tied[:-1] |= tied[1:]
+    about = {name: np.concatenate(columns[name]) for name in ("lon", "lat", "row")}
+    return _untangled(ids, about, order, visit, _At(tied, paths))
 
 
-def _untangled(
-    photos: Photos, order: Ints, visit: Hashes, tied: NDArray[np.bool_], paths: Sequence[Path]
-) -> tuple[Ints, int]:
+@dataclass(frozen=True)
+class _At:
+    """Where rows of equal hash stand in the order, and the tables that they are of."""
+
+    tied: NDArray[np.bool_]
+    paths: Sequence[Path]
+
+
+def _untangled(ids: Any, about: dict[str, Any], order: Ints, visit: Hashes, at: _At) -> tuple[Ints, int]:
     """The order with rows of equal hash sorted by what they hold, and one row an id; how many were left out."""
-    rows, at = order[tied], np.flatnonzero(tied)
+    rows, places = order[at.tied], np.flatnonzero(at.tied)
     table = pd.DataFrame(
         {
-            "visit": visit[tied],
-            "id": photos.ids.take(pa.array(rows)).to_pylist(),
-            "lon": photos.lon[rows],
-            "lat": photos.lat[rows],
-            "uri": _uris(paths, photos.row[rows]),
+            "visit": visit[at.tied],
+            "id": ids.take(pa.array(rows)).to_pylist(),
+            "lon": about["lon"][rows],
+            "lat": about["lat"][rows],
+            "uri": _uris(at.paths, about["row"][rows]),
             "row": rows,
         }
     )
     ranked = table.sort_values(["visit", "id", "lon", "lat", "uri"])
     order = order.copy()
-    order[at] = ranked["row"]
-    keep = ~tied
-    keep[at] = ~ranked["id"].duplicated()
+    order[places] = ranked["row"]
+    keep = ~at.tied
+    keep[places] = ~ranked["id"].duplicated()
     return order[keep], int((~keep).sum())
 
 

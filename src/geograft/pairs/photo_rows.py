@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from geograft.geoparquet import coordinates, geo_metadata, geometry_crs, point_column
 from geograft.pairs.grid import Ints
 from geograft.pairs.times import UTC, microseconds, time_column
-from geograft.tables import atomic, track
+from geograft.tables import atomic
 
 COLUMNS: dict[str, pa.DataType] = {
     "photo_id": pa.string(),
@@ -39,6 +39,11 @@ SCHEMA = pa.schema(COLUMNS, metadata=geo_metadata("Point"))
 BUCKET = 500_000
 """Rows that are sorted at once."""
 
+_FORMAT: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["accuracy_m", "user", "licence", "width", "height", "source", "place"],
+}
+
 _RANKED = pa.schema([*SCHEMA, ("rank", pa.int64())])
 
 
@@ -58,8 +63,8 @@ def copy_rows(sources: Sequence[Path], rows: Ints, path: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     buckets = _deal(sources, rank, [folder / f"{number}.arrow" for number in range(-(-len(rows) // BUCKET))])
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
-        for bucket in track(buckets, "Writing photos"):
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, **_FORMAT) as writer:
+        for bucket in buckets:
             writer.write_table(_sorted(bucket))
     shutil.rmtree(folder)
 

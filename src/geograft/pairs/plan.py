@@ -11,6 +11,7 @@ number of workers, or on how often a run was killed.
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from geograft.models.teacher import Teacher
 from geograft.pairs.arrays import save_arrays
 from geograft.pairs.covering import ZoneTask, plan_zone
 from geograft.pairs.dividing import divide
-from geograft.pairs.draft import Draft, Sieve, counts_by_zone, density_cap, gather, in_place_order
+from geograft.pairs.draft import Draft, Sieve, counts_by_zone, density_cap, gather
 from geograft.pairs.grid import Grid
 from geograft.pairs.ground import Ground
 from geograft.pairs.hashing import hash_ids
@@ -196,13 +197,15 @@ def _chosen(
     served = np.zeros(len(draft.chips), np.bool_)
     served[draft.stacks.chip] = True
     sieve.keep_chips(served, "no-scene-in-time")
+    draft = sieve.result()
     if settings.density_cap is not None:
-        names = sieve.draft.names(grid, settings.time_bin_days)
-        keep = density_cap(sieve.draft, names, settings.density_cap, settings.density_km, settings.seed)
+        sieve, names = Sieve(draft, tally), draft.names(grid, settings.time_bin_days)
+        keep = density_cap(draft, names, settings.density_cap, settings.density_km, settings.seed)
         sieve.keep_chips(keep, "density-cap")
-    if sieve.draft.chips.empty:
+        draft = sieve.result()
+    if draft.chips.empty:
         raise NoPairs("No chip has a scene within max_gap_days of its photos: give scenes of other dates, or raise it.")
-    draft = divide(in_place_order(sieve.draft, grid), photos, scenes, grid, settings.division(grid), tally)
+    draft = divide(draft, photos, scenes, grid, settings.division(grid), tally)
     if draft.chips.empty:
         raise NoPairs("No chip is left between the splits: use larger blocks, a smaller buffer_m, or more ground.")
     _note_empty_splits(draft, settings)
@@ -237,10 +240,16 @@ def _write(
     chip_bytes = len(sensor.bands) * grid.size**2 * np.dtype(sensor.dtype).itemsize
     starts = shard_starts(draft, max(1, settings.shard_mb * 2**20 // chip_bytes))
     used = np.flatnonzero(draft.paired)
-    copy_rows(inputs["photos"], photos.row[used], folder / "photos.parquet")
-    write_pairs(folder / "pairs.parquet", draft, names, photos, starts)
     write_scenes(folder / "scenes.parquet", scenes, draft)
-    write_chips(folder / "chips.parquet", draft, names, grid, starts, scenes["scene_id"].tolist())
+    tables = (
+        (copy_rows, inputs["photos"], photos.row[used], folder / "photos.parquet"),
+        (write_pairs, folder / "pairs.parquet", draft, names, photos, starts),
+        (write_chips, folder / "chips.parquet", draft, names, grid, starts, scenes["scene_id"].tolist()),
+    )
+    with ThreadPoolExecutor(len(tables)) as pool:
+        writing: list[Future[None]] = [pool.submit(*table) for table in tables]
+        for done in track(as_completed(writing), "Writing tables", len(tables)):
+            done.result()
     counts = {"chips": len(draft.chips), "pairs": len(draft.pairs), "photos": len(used), "shards": len(starts) - 1}
     scene_count = len(np.unique(draft.stacks.lead))
     splits = count_by_split(draft.chips["split"].to_numpy())

@@ -17,7 +17,7 @@ from geograft.pairs.grid import Grid, Ints
 from geograft.pairs.intake import Photos
 from geograft.pairs.split import SPLITS
 from geograft.pairs.times import time_column
-from geograft.tables import atomic, track, write_table
+from geograft.tables import atomic, write_table
 
 STACKS = pa.list_(pa.struct([("gap_days", pa.float32()), ("scenes", pa.list_(pa.string()))]))
 
@@ -61,9 +61,7 @@ def shard_starts(draft: Draft, chips: int) -> Ints:
     return np.array(starts, np.int64)
 
 
-def write_chips(
-    path: Path, draft: Draft, names: Sequence[str], grid: Grid, starts: Ints, scenes: Sequence[str]
-) -> None:
+def write_chips(path: Path, draft: Draft, names: pa.Array, grid: Grid, starts: Ints, scenes: Sequence[str]) -> None:
     """Write the chips, a row group a shard.
 
     Args:
@@ -80,7 +78,7 @@ def write_chips(
     stacks = stack_column(draft, scenes)
     left, top = grid.corner(draft.chips["x"].to_numpy(np.int64), draft.chips["y"].to_numpy(np.int64))
     columns = {
-        "chip_id": pa.array(names, pa.string()),
+        "chip_id": names,
         "epsg": pa.array(draft.chips["epsg"], pa.int32()),
         "left": pa.array(left),
         "top": pa.array(top),
@@ -118,14 +116,13 @@ def _offsets(ends: Ints) -> NDArray[np.int32]:
     return np.concatenate([[0], ends]).astype(np.int32)
 
 
-def write_pairs(path: Path, draft: Draft, names: Sequence[str], photos: Photos, starts: Ints) -> None:
+def write_pairs(path: Path, draft: Draft, names: pa.Array, photos: Photos, starts: Ints) -> None:
     """Write the pairs, a row group a shard, in the chips' order."""
     chip = draft.pairs["chip"].to_numpy()
     bounds = np.searchsorted(chip, starts)
-    ids = pa.array(names, pa.string())
-    with atomic(path) as temporary, _writer(temporary, PAIRS) as writer:
-        for start, stop in track(list(pairwise(bounds)), "Writing pairs"):
-            writer.write_table(_pair_table(draft.pairs.iloc[start:stop], ids, photos), row_group_size=1 << 30)
+    with atomic(path) as temporary, _writer(temporary, PAIRS, ["chip_id", "accuracy_m"]) as writer:
+        for start, stop in pairwise(bounds):
+            writer.write_table(_pair_table(draft.pairs.iloc[start:stop], names, photos), row_group_size=1 << 30)
 
 
 def _pair_table(pairs: Any, ids: pa.Array, photos: Photos) -> pa.Table:
@@ -145,14 +142,20 @@ def _pair_table(pairs: Any, ids: pa.Array, photos: Photos) -> pa.Table:
 
 def _write_groups(path: Path, table: pa.Table, starts: Ints) -> None:
     """Write a table with a row group for each span between starts."""
-    with atomic(path) as temporary, _writer(temporary, table.schema) as writer:
+    with atomic(path) as temporary, _writer(temporary, table.schema, ["epsg", "gsd", "size", "split"]) as writer:
         for start, stop in pairwise(starts):
             writer.write_table(table.slice(start, stop - start), row_group_size=1 << 30)
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of zstd Parquet."""
-    return pq.ParquetWriter(path, schema, compression="zstd")
+def _writer(path: Path, schema: pa.Schema, repeated: list[str]) -> pq.ParquetWriter:
+    """A writer of zstd Parquet.
+
+    Args:
+        path: the file.
+        schema: its columns.
+        repeated: those whose values occur again and again, which a dictionary shortens.
+    """
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated)
 
 
 def write_scenes(path: Path, table: gpd.GeoDataFrame, draft: Draft) -> None:

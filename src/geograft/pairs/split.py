@@ -148,31 +148,37 @@ def _joined(rows: Ints, columns: Ints) -> Ints:
 # --- what would leak --------------------------------------------------------------------------------------
 
 
-def near_other_split(chips: pd.DataFrame, split: Codes, buffer_m: float) -> NDArray[np.bool_]:
+def near_other_split(chips: pd.DataFrame, outline: Floats, split: Codes, buffer_m: float) -> NDArray[np.bool_]:
     """Chips to drop so that no two of different splits are nearer than the buffer, (N,).
 
     Validation gives way to test, training to both.
 
     Args:
         chips: epsg, left, top, gsd, size.
+        outline: their corners in degrees, (N, 4, 2).
         split: of each chip, (N,).
         buffer_m: metres.
     """
-    outline = corners(chips)
     points = _on_sphere(outline.mean(axis=1))
     reach = 1.5 * (float((chips["gsd"] * chips["size"]).max()) + buffer_m) if len(chips) else 0.0
     drop = np.zeros(len(chips), np.bool_)
     for level in (1, 0):
         mine, others = np.flatnonzero(split == level), np.flatnonzero((split > level) & ~drop)
-        if not len(mine) or not len(others):
-            continue
-        distance, _ = cKDTree(points[others]).query(points[mine], distance_upper_bound=reach, workers=-1)
-        close = mine[np.isfinite(distance)]
+        mine = mine[_within(points[mine], points[others], reach)]
+        others = others[_within(points[others], points[mine], reach)]
         shapes, _ = mirrored(shapely.polygons(outline[others]))
-        wide = shapely.polygons(corners(chips.iloc[close], buffer_m))
+        wide = shapely.polygons(corners(chips.iloc[mine], buffer_m))
         hit, _ = shapely.STRtree(shapes).query(wide, predicate="intersects")
-        drop[close[hit]] = True
+        drop[mine[hit]] = True
     return drop
+
+
+def _within(points: Floats, others: Floats, reach: float) -> NDArray[np.bool_]:
+    """Which points have one of others within reach, (N,)."""
+    if not len(points) or not len(others):
+        return np.zeros(len(points), np.bool_)
+    distance, _ = cKDTree(others).query(points, distance_upper_bound=reach, workers=-1)
+    return np.asarray(np.isfinite(distance))
 
 
 def _on_sphere(lonlat: Floats) -> Floats:

@@ -28,6 +28,10 @@ _MANY = 1 << 40
 """Numbers of stacks of several scenes begin here."""
 
 
+Group = tuple[int, tuple[int, ...]]
+"""A chip and scenes that may hold it together."""
+
+
 @dataclass(frozen=True)
 class Stacks:
     """The stacks of chips, best first.
@@ -134,7 +138,7 @@ class Stacker:
         if self.max_gap_days is not None:
             near = ~(far > self.max_gap_days)
             chip, scene, whole, far = chip[near], scene[near], whole[near], far[near]
-        many = self._many(Touch(chip[~whole], scene[~whole], far[~whole]), set(chip[whole].tolist()), chips)
+        many = self._many(Touch(chip[~whole], scene[~whole], far[~whole]), chip[whole], chips)
         lone, lead = chip[whole], scene[whole]
         more = {len(lone) + row: scenes[1:] for row, (_, scenes) in enumerate(many)}
         lone = np.append(lone, [number for number, _ in many]).astype(np.int64)
@@ -147,23 +151,30 @@ class Stacker:
         known = (taken != NEVER) & (wanted != NEVER)
         return np.where(known, (np.where(known, taken, 0) - np.where(known, wanted, 0)) / DAY, np.nan)
 
-    def _many(self, touch: "Touch", served: set[int], chips: Chips) -> list[tuple[int, tuple[int, ...]]]:
+    def _many(self, touch: "Touch", served: Ints, chips: Chips) -> list[Group]:
         """Stacks of several scenes: of one day; of several days for chips that nothing else serves."""
         ground = self.survey.ground
         days = np.where(ground.taken[touch.scene] == NEVER, NEVER, ground.taken[touch.scene] // DAY)
-        squares = Squares(self.survey, chips)
-        found = [row for row in touch.groups(ground.clouds, days) if self._together(row, squares)]
-        served |= {chip for chip, _ in found}
-        mixed = touch.groups(ground.clouds, np.zeros_like(days))
-        return found + [row for row in mixed if row[0] not in served and self._together(row, squares)]
+        found = self._whole(touch.groups(ground.clouds, days), chips)
+        rest = touch.without(np.append(served, [chip for chip, _ in found]).astype(np.int64))
+        return found + self._whole(rest.groups(ground.clouds, np.zeros(len(rest.chip), np.int64)), chips)
 
-    def _together(self, row: tuple[int, tuple[int, ...]], squares: "Squares") -> bool:
-        """Whether scenes hold a chip together."""
-        chip, scenes = row
-        members = tuple(sorted(scenes))
+    def _whole(self, groups: list[Group], chips: Chips) -> list[Group]:
+        """The groups whose scenes hold their chip together."""
+        chip = np.array([one for one, _ in groups], np.int64)
+        margin = -INSET_PX * self.survey.grid.gsd
+        squares = shapely.polygons(self.survey.outline(chips.x[chip], chips.y[chip], margin))
+        unions = np.array([self._union(tuple(sorted(scenes))) for _, scenes in groups], dtype=object)
+        held = shapely.covers(unions, squares)
+        return [group for group, whole in zip(groups, held.tolist(), strict=True) if whole]
+
+    def _union(self, members: tuple[int, ...]) -> Any:
+        """The ground of some scenes."""
         if members not in self._unions:
-            self._unions[members] = shapely.union_all(mirrored(self.survey.ground.shapes[list(members)])[0])
-        return bool(self._unions[members].covers(squares[chip]))
+            union = shapely.union_all(mirrored(self.survey.ground.shapes[list(members)])[0])
+            shapely.prepare(union)
+            self._unions[members] = union
+        return self._unions[members]
 
     def _ranked(self, first: int, found: Stacks, middle: Ints) -> Stacks:
         """Stacks by chip, whole days of gap, clouds, gap and scene; the best of each chip."""
@@ -197,7 +208,12 @@ class Touch:
     scene: Ints
     far: Floats
 
-    def groups(self, clouds: Floats, day: Ints) -> list[tuple[int, tuple[int, ...]]]:
+    def without(self, chips: Ints) -> "Touch":
+        """What touches other chips than some."""
+        keep = ~np.isin(self.chip, chips)
+        return Touch(self.chip[keep], self.scene[keep], self.far[keep])
+
+    def groups(self, clouds: Floats, day: Ints) -> list[Group]:
         """Two and more scenes of a chip and day, the nearest in time first, then the clearest: (chip, scenes)."""
         keys = (self.scene, clouds[self.scene], np.where(np.isnan(self.far), np.inf, self.far), day, self.chip)
         order = np.lexsort(keys)
@@ -208,21 +224,6 @@ class Touch:
         scene = self.scene[order].tolist()
         spans = [(int(chip[a]), tuple(scene[a : min(b, a + MAX_SCENES)])) for a, b in pairwise(starts) if b - a > 1]
         return sorted(spans, key=lambda row: row[0])
-
-
-class Squares(dict[int, Any]):
-    """The outlines of chips, a little inset, drawn when they are asked for."""
-
-    def __init__(self, survey: Survey, chips: Chips) -> None:
-        super().__init__()
-        self._survey, self._chips = survey, chips
-
-    def __missing__(self, chip: int) -> Any:
-        """The outline of a chip."""
-        x, y = self._chips.x[chip : chip + 1], self._chips.y[chip : chip + 1]
-        margin = -INSET_PX * self._survey.grid.gsd
-        self[chip] = shapely.polygons(self._survey.outline(x, y, margin))[0]
-        return self[chip]
 
 
 def median_times(chip: Ints, taken: Ints, chips: int) -> Ints:

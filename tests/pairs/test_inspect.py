@@ -14,11 +14,13 @@ from PIL import Image
 
 from geograft.errors import BadSetting, EmptySplit, MissingInput, UnwritableOutput
 from geograft.pairs import page
+from geograft.pairs.folder import open_folder
 from geograft.pairs.inspect import inspect
-from geograft.pairs.page import markdown, mercator, number, share
+from geograft.pairs.page import markdown, mercator, number, share, spread
 from geograft.pairs.plan import PairSettings, make_pairs
+from geograft.pairs.provenance import stages
 from geograft.pairs.sampling import thumbnail, web_address, wedge
-from geograft.tables import read_manifest, read_table, write_manifest, write_table
+from geograft.tables import Manifest, read_manifest, read_table, write_manifest, write_table
 
 SMALL = PairSettings(chip_size=32, block_m=96, buffer_m=16, fractions=(0.6, 0.2, 0.2))
 HOSTILE = (
@@ -282,3 +284,30 @@ def test_numbers_read_well():
         "0 %",
     ]
     assert markdown("a|b\n[c](d) <e>") == r"a\|b \[c\](d) \<e\>"
+
+
+def test_numbers_of_photos_at_one_place_stand_apart():
+    found = spread([(10.0, 10.0)] * 9 + [(50.0, 50.0)], 64.0)
+    assert found[0] == (10.0, 10.0)
+    assert found[-1] == (50.0, 50.0)
+    assert min(math.dist(one, other) for place, one in enumerate(found) for other in found[:place]) >= 0.056 * 64
+    assert all(0 <= value <= 64 for place in found for value in place)
+
+
+def test_what_the_plan_left_out_is_not_counted_twice(pairs):
+    found = {(stage.name, stage.what): stage for stage in stages(open_folder(pairs))}
+    planned = read_manifest(pairs / "plan").counts["skipped"]
+    assert found["pairs plan", "photos"].skipped == planned
+    assert not set(found["pairs materialise", "photos"].skipped) & set(planned)
+
+
+def test_two_photo_tables_of_one_plan_are_one_stage(tmp_path, make_ground, scattered):
+    tables = [scattered(60, seed=seed, name=f"photos{seed}.parquet", ids=[f"{seed}-{row}" for row in range(60)])
+              for seed in (1, 2)]  # fmt: skip
+    for seed, table in enumerate(tables):
+        counts = {"done": 60, "skipped": {"no-gps": seed + 1}, "failed": {}}
+        write_manifest(table, Manifest("photos", counts=counts))
+    make_pairs(tables, make_ground(400), tmp_path / "out", settings=SMALL, workers=1)
+    found = {(stage.name, stage.what): stage for stage in stages(open_folder(tmp_path / "out"))}
+    assert found["photos", "photos"].done == 120
+    assert found["photos", "photos"].skipped == {"no-gps": 3}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GAP_DAYS = (-1825.0, -365.0, -90.0, -30.0, -7.0, -1.0, 1.0, 7.0, 30.0, 90.0, 365.0, 1825.0)
-GAP_LABELS = ("> 5 y before", "1-5 y", "3-12 mo", "1-3 mo", "1-4 wk", "1-7 d", "± 1 d", "1-7 d", "1-4 wk", "1-3 mo",
+GAP_LABELS = ("> 5 y before", "1-5 y", "3-12 mo", "1-3 mo", "1-4 wk", "1-7 d", "same day", "1-7 d", "1-4 wk", "1-3 mo",
               "3-12 mo", "1-5 y", "> 5 y after")  # fmt: skip
 ACCURACY_M = (3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 500.0)
 ACCURACY_LABELS = ("< 3 m", "3-5", "5-10", "10-20", "20-50", "50-100", "100-500", "≥ 500 m")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -153,20 +154,39 @@ def shown(chip: ShownChip, place: int) -> dict[str, Any]:
     """A chip with its photos' marks in pixels of its picture."""
     row = chip.row
     size, gsd = float(row["size"]), float(row["gsd"])
+    labels = spread([(float(photo.row["col"]), float(photo.row["row"])) for photo in chip.photos], size)
     photos = [
         {
             "row": photo.row,
             "picture": photo.picture,
             "link": photo.link,
             "problem": photo.problem,
+            "label": label,
             "wedge": wedge(photo.row["col"], photo.row["row"], photo.row.get("heading_deg"),
                            photo.row.get("fov_deg"), 0.17 * size),
             "blur": min(float(photo.row["accuracy_m"]) / gsd, 2 * size) if photo.row.get("accuracy_m") else 0.0,
         }
-        for photo in chip.photos
+        for photo, label in zip(chip.photos, labels, strict=True)
     ]  # fmt: skip
     return {"place": place, "row": row, "picture": chip.picture, "photos": photos, "more": chip.more, "size": size,
             "extent": size * gsd}  # fmt: skip
+
+
+def spread(positions: Sequence[tuple[float, float]], size: float) -> list[tuple[float, float]]:
+    """Where the numbers of photos stand in a picture of `size` pixels: at their positions, or beside a number there."""
+    apart, found = 0.056 * size, []
+    for col, row in positions:
+        steps = [(0.0, 0)] + [(reach * apart, turn) for reach in (1.05, 2.1, 3.2) for turn in range(12)]
+        tries = [
+            (col + far * math.cos(turn * math.pi / 6), row + far * math.sin(turn * math.pi / 6)) for far, turn in steps
+        ]
+        free = (
+            place
+            for place in tries
+            if min(place) >= 0 and max(place) <= size and all(math.dist(place, other) >= apart for other in found)
+        )
+        found.append(next(free, (col, row)))
+    return found
 
 
 # --- the map's data ---------------------------------------------------------------------------------------

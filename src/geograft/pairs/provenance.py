@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,24 @@ def stages(folder: PairFolder) -> list[Stage]:
     if folder.tables != folder.root / "plan":
         _collect(folder.root / "plan", found)
     everything = [stage for manifest in found.values() for stage in _stages_of(manifest)]
-    return sorted(_merged(everything), key=_rank)
+    return sorted(_own(_merged(everything)), key=_rank)
+
+
+def _own(everything: list[Stage]) -> list[Stage]:
+    """Stages with what they left out themselves: materialising counts what the plan left out once more."""
+    planned = {stage.what: stage.skipped for stage in everything if stage.name == "pairs plan"}
+    return [
+        replace(stage, skipped=_without(stage.skipped, planned[stage.what]))
+        if stage.name == "pairs materialise" and stage.what in planned
+        else stage
+        for stage in everything
+    ]
+
+
+def _without(counts: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """Counts less others, those above zero."""
+    left = {reason: count - other.get(reason, 0) for reason, count in counts.items()}
+    return {reason: count for reason, count in left.items() if count > 0}
 
 
 def _collect(output: Path, found: dict[Path, Manifest]) -> None:

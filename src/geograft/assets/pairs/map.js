@@ -20,7 +20,7 @@ geograft.map = (chips, land) => {
   const turn = (i) => Math.imul(i + 1, 2654435761) >>> 0, mixed = count > 20000;
   const order = Uint32Array.from({ length: count }, (_, i) => i).sort((a, b) => (mixed ? turn(a) - turn(b) : chips.split[a] - chips.split[b]));
   const view = { x: 0.5, y: 0.5, scale: 300 };
-  let chosen = -1, frame = 0;
+  let chosen = -1, opened = -1, frame = 0;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const size = () => [canvas.clientWidth, canvas.clientHeight];
   const toX = (x) => (x - view.x) * view.scale + size()[0] / 2, toY = (y) => (y - view.y) * view.scale + size()[1] / 2;
@@ -60,7 +60,7 @@ geograft.map = (chips, land) => {
     pen.fill("evenodd");
   };
   const paintGrid = (degrees, w, h) => {
-    const step = [30, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001].find((each) => degrees / each > 3.2) || 0.0005;
+    const step = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30].find((each) => degrees / each < w / 140) || 60;
     const digits = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)), left = view.x - w / 2 / view.scale, top = view.y - h / 2 / view.scale;
     pen.strokeStyle = css("--grid"); pen.fillStyle = css("--soft"); pen.lineWidth = 1; pen.font = "11px system-ui, sans-serif"; pen.beginPath();
     const label = (value, letters) => `${Math.abs(value).toFixed(digits)}°${Math.abs(value) < step / 2 ? "" : letters[value > 0 ? 0 : 1]}`;
@@ -88,9 +88,11 @@ geograft.map = (chips, land) => {
       pen.globalAlpha = 1; pen.strokeStyle = split.colour; pen.lineWidth = 1.5; pen.strokeRect(x - edge / 2, y - edge / 2, edge, edge);
     }
     pen.globalAlpha = 1;
-    if (chosen < 0) return;
-    const edge = Math.max(side(chosen) * view.scale, 9);
-    pen.strokeStyle = css("--ink"); pen.lineWidth = 2.5; pen.strokeRect(toX(xs[chosen]) - edge / 2 - 2, toY(ys[chosen]) - edge / 2 - 2, edge + 4, edge + 4);
+    for (const i of new Set([chosen, opened])) {
+      if (i < 0) continue;
+      const edge = Math.max(side(i) * view.scale, 9);
+      pen.strokeStyle = css("--ink"); pen.lineWidth = i === chosen ? 3 : 2; pen.strokeRect(toX(xs[i]) - edge / 2 - 2, toY(ys[i]) - edge / 2 - 2, edge + 4, edge + 4);
+    }
   };
   const paintBar = () => {
     const metre = view.scale / (EQUATOR * Math.cos(latOf(Math.min(Math.max(view.y, 0.02), 0.98)) * Math.PI / 180)), most = 140 / metre;
@@ -153,7 +155,8 @@ geograft.map = (chips, land) => {
   geograft.listeners.push(draw);
   new ResizeObserver(draw).observe(canvas);
   if (chips.total > count) document.getElementById("map-note").textContent += ` Drawn: a fair sample of ${count.toLocaleString("en")} of ${chips.total.toLocaleString("en")} chips.`;
-  fit();
+  geograft.opened = (id) => { opened = chips.ids.indexOf(id); draw(); };
+  fit(); geograft.show(geograft.current, false);
   return { view, choose, count };
 };
 geograft.unpack("chips").then((chips) => { geograft.drawn = geograft.map(chips, JSON.parse(document.getElementById("land").textContent)); }).catch((error) => {

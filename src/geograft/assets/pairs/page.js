@@ -1,6 +1,6 @@
 "use strict";
 // Theme, the walk through the pairs, and the splits shown; the map listens through `geograft.shown`.
-const geograft = { hidden: new Set(), listeners: [] };
+const geograft = { hidden: new Set(), listeners: [], current: 0 };
 {
   const root = document.documentElement, theme = document.getElementById("theme");
   const setTheme = (name) => { root.dataset.theme = name; theme.textContent = name === "dark" ? "Light" : "Dark"; geograft.listeners.forEach((listen) => listen()); };
@@ -15,7 +15,8 @@ const geograft = { hidden: new Set(), listeners: [] };
     if (!pairs.length) return;
     const shown = open();
     if (shown.length && !shown.includes(pairs[place])) place = pairs.indexOf(shown.find((pair) => pairs.indexOf(pair) >= place) || shown[0]);
-    current = place;
+    current = geograft.current = place;
+    geograft.opened?.(pairs[place].dataset.chip);
     pairs.forEach((pair, index) => { pair.hidden = index !== place || !shown.length; });
     buttons.forEach((button, index) => {
       button.setAttribute("aria-current", index === place);
@@ -48,6 +49,7 @@ const geograft = { hidden: new Set(), listeners: [] };
 
   pairs.forEach((pair) => pair.addEventListener("pointerover", (event) => {
     const lit = event.target.closest("[data-n]")?.dataset.n;
+    pair.querySelector(`svg [data-n="${Number(lit)}"]:not(.lit)`)?.parentNode.append(pair.querySelector(`svg [data-n="${Number(lit)}"]`));
     pair.querySelectorAll("[data-n]").forEach((part) => part.classList.toggle("lit", part.dataset.n === lit));
   }));
   geograft.show(0, false);

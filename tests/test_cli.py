@@ -11,8 +11,14 @@ COMMANDS = [
     "demo",
     "world",
     "photos",
+    "fetch",
     "scenes",
     "pairs",
+    "pairs plan",
+    "pairs materialise",
+    "pairs make",
+    "pairs inspect",
+    "pairs export",
     "train",
     "embed",
     "search",
@@ -34,7 +40,7 @@ def run(monkeypatch, *arguments: str) -> int:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(command):
-    shown = CliRunner().invoke(app, [command, "--help"])
+    shown = CliRunner().invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0
     assert f"geograft {command}" in " ".join(shown.output.split())
 
@@ -51,7 +57,12 @@ def test_help_and_import_load_no_numerical_library():
         (["photos", "nowhere.csv", "out.parquet"], "nowhere.csv"),
         (["scenes", "nowhere", "out.parquet", "--sensor", "naip"], "nowhere"),
         (["scenes", ".", "out.parquet", "--sensor", "naip"], "no .tif"),
-        (["pairs", "no.parquet", "none.parquet", "out"], "none.parquet"),
+        (["pairs", "plan", "no.parquet", "none.parquet", "out"], "none.parquet"),
+        (["pairs", "make", "no.parquet", "none.parquet", "out"], "none.parquet"),
+        (["pairs", "materialise", "nothing"], "nothing"),
+        (["pairs", "inspect", "nothing"], "nothing"),
+        (["pairs", "export", "nothing", "out"], "nothing"),
+        (["fetch", "nothing.parquet", "out"], "nothing.parquet"),
         (["train", "nothing", "out"], "nothing"),
         (["search", "nothing.tif", "water"], "nothing.tif"),
         (["segment", "nothing.tif", "--classes", "water; trees", "-o", "map.tif"], "nothing.tif"),
@@ -115,7 +126,7 @@ def test_the_map_never_replaces_the_scene(monkeypatch, tmp_path, capsys):
 
 
 def test_patterns_in_examples_keep_their_stars():
-    assert "regions/*/photos.parquet" in CliRunner().invoke(app, ["pairs", "--help"]).output
+    assert "regions/*/photos.parquet" in CliRunner().invoke(app, ["pairs", "make", "--help"]).output
 
 
 def test_models_that_are_not_shipped_do_not_hide_the_others(monkeypatch, tmp_path, capsys):

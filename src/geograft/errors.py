@@ -80,6 +80,10 @@ class UnreadableScene(GeograftError):
     """A raster is truncated, not a raster, or of a format that cannot be read."""
 
 
+class UnreachableScene(UnreadableScene):
+    """A scene's server is busy, fails or does not answer; the same run may find it well again later."""
+
+
 class NoGeoreference(GeograftError):
     """A raster has no coordinate reference system or no transform."""
 

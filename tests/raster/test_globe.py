@@ -125,6 +125,24 @@ def test_a_chip_across_the_antimeridian_reads_both_ends_of_a_raster_in_degrees(
     assert (np.diff(across.astype(int)) >= 0).all()
 
 
+@pytest.mark.parametrize("lat", [-83.9, 83.9])
+def test_a_chip_near_a_pole_reads_a_polar_scene(make_scene, lat):
+    crs = "EPSG:3413" if lat > 0 else "EPSG:3031"
+    rows, columns = np.mgrid[:400, :400]
+    path = make_scene(
+        sensor="rgb", pixels=np.stack([columns // 2, rows // 2, columns * 0 + 9]), crs=crs, descriptions=None, tags={},
+        transform=Affine(5000, 0, -1_000_000, 0, -5000, 1_000_000),
+    )  # fmt: skip
+    scene, box = open_scene(path, sensor="rgb"), utm_geobox(100.0, lat, gsd=1000, size=64)
+    found = read(scene, box)
+    assert found.valid.all()
+    for row, col in ((10, 12), (50, 30)):
+        place = box[row : row + 1, col : col + 1].footprint(crs).centroid.coords[0]
+        column, line = ~scene.geobox.affine @ place
+        assert found.pixels[0, row, col] == pytest.approx(column / 2, abs=1.5)
+        assert found.pixels[1, row, col] == pytest.approx(line / 2, abs=1.5)
+
+
 def test_tiles_on_both_sides_of_the_antimeridian_are_one_chip(tmp_path):
     zoom = 8
     for x, red in ((255, 50), (0, 200)):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geograft.errors import MissingInput, UnreadableScene
+from geograft.errors import MissingInput, UnreachableScene, UnreadableScene
 from geograft.raster import chip_geobox, cloud_share, open_assets, open_scene, read, remote, write_cog
 from geograft.sensors import get_sensor
 
@@ -91,8 +91,9 @@ def test_a_refusal_is_said_in_words_at_opening_and_while_reading(tmp_path, file_
     scene = open_scene(f"{file_server.url}/{status}.tif")
     file_server.refuse = lambda _: status
     for box in (chip(500, 500), shift(chip(600, 600), 0.5)):
-        with pytest.raises(UnreadableScene, match=said):
+        with pytest.raises(UnreadableScene, match=said) as caught:
             read(scene, box)
+        assert isinstance(caught.value, UnreachableScene) == (status in remote.BUSY)
     with pytest.raises(UnreadableScene, match=said):
         open_scene(f"{file_server.url}/other-{status}.tif", sensor="naip")
     asked = len([path for _, path, _ in file_server.asked if path == f"/other-{status}.tif"])
@@ -105,7 +106,7 @@ def test_a_server_that_is_too_slow_is_named_in_bounded_time(tmp_path, file_serve
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
     monkeypatch.setattr(remote, "TIMEOUT_S", 0.2)
     file_server.delay = 3
-    with pytest.raises(UnreadableScene, match=r"too slowly|does not answer"):
+    with pytest.raises(UnreachableScene, match=r"too slowly|does not answer"):
         open_scene(f"{file_server.url}/slow.tif", sensor="naip")
     file_server.delay = 0
 

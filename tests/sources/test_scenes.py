@@ -254,6 +254,26 @@ def test_settings_leave_files_out_too(tmp_path, make_scene):
     assert summary.skipped == {"outside-datetime": 1, "outside-bounds": 1}
 
 
+def test_a_list_of_addresses_is_read_and_a_failing_server_is_counted_as_failed(tmp_path, make_scene, file_server):
+    for name in ("f/one/a_20240701.tif", "f/two/b.tif"):
+        make_scene(name)
+    (tmp_path / "f" / "page.tif").write_text("<html/>")
+    names = ("one/a_20240701.tif", "two/b.tif", "page.tif", "gone.tif")
+    (tmp_path / "far.txt").write_text("\n".join(f"{file_server.url}/f/{name}" for name in names))
+    summary = read_scenes(tmp_path / "far.txt", tmp_path / "out.parquet", sensor="world-1m")
+    table = read_table(summary.out)
+    assert table.scene_id.tolist() == ["far/one/a_20240701", "far/two/b"]
+    assert table.uri[1] == f"{file_server.url}/f/two/b.tif"
+    assert table.taken[0] == datetime(2024, 7, 1, tzinfo=UTC)
+    assert (summary.skipped, summary.failed) == ({"unreadable-scene": 2}, {})
+    scene = scene_of(table.iloc[1])
+    assert read(scene, scene.geobox).valid.all()
+    file_server.refuse = lambda _: 503
+    (tmp_path / "far.txt").write_text(f"{file_server.url}/f/busy.tif\n{tmp_path}/f/two/b.tif\n")
+    summary = read_scenes(tmp_path / "far.txt", tmp_path / "out.parquet", sensor="world-1m")
+    assert (summary.scenes, summary.skipped, summary.failed) == (1, {}, {"unreachable-scene": 1})
+
+
 # --- a sensor of the user's own ---------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geograft.errors import MissingInput, UnreadableScene
+from geograft.errors import MissingInput, UnreachableScene, UnreadableScene
 from geograft.raster import metadata, remote, signing
 
 R = TypeVar("R")
@@ -39,7 +39,8 @@ def with_file(path: str | Path, work: Callable[[Any], R], *, signer: str | None 
 
     Raises:
         MissingInput: there is no such local file.
-        UnreadableScene: it is damaged or no raster, or its server refuses, fails or does not answer.
+        UnreadableScene: it is damaged or no raster, or its server refuses.
+        UnreachableScene: its server is busy again and again, fails or does not answer.
     """
     far = remote.is_remote(path)
     if not far and not Path(path).is_file():
@@ -52,12 +53,12 @@ def with_file(path: str | Path, work: Callable[[Any], R], *, signer: str | None 
         if not far:
             raise UnreadableScene(f"{path} cannot be read as a raster ({error}): fetch it again.") from error
         if not signing.forget(str(path), signer):
-            raise UnreadableScene(_why(str(path), str(path), error)) from error
+            raise _problem(str(path), str(path), error) from error
     try:
         return _attempt(path, work, signer)
     except _FAILURES as error:
         _open_files.drop(path)
-        raise UnreadableScene(_why(str(path), signing.signed(str(path), signer), error)) from error
+        raise _problem(str(path), signing.signed(str(path), signer), error) from error
 
 
 def absolute(path: str | Path) -> str:
@@ -82,15 +83,15 @@ def _attempt(path: str | Path, work: Callable[[Any], R], signer: str | None) -> 
         return work(_open_files.get(path, signer))
 
 
-def _why(path: str, address: str, error: BaseException) -> str:
+def _problem(path: str, address: str, error: BaseException) -> UnreadableScene:
     """What is wrong with a file on a server, and what to do: by GDAL's words, else by asking the server."""
     match = _STATUS.search(str(error))
     status = int(match[1]) if match else remote.status_of(address) if remote.is_address(path) else 200
     if status is None or "timed out" in str(error).lower():
-        return f"The server does not answer for {path}, or too slowly: try again later."
+        return UnreachableScene(f"The server does not answer for {path}, or too slowly: try again later.")
     if status >= 400:
-        return remote.said(path, status)
-    return f"{path} cannot be read as a raster ({error}): fetch it again."
+        return remote.refusal(path, status)
+    return UnreadableScene(f"{path} cannot be read as a raster ({error}): fetch it again.")
 
 
 class _OpenFiles(threading.local):

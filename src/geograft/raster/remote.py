@@ -13,7 +13,7 @@ from typing import Any
 import rasterio
 from rasterio.env import getenv, hasenv
 
-from geograft.errors import MissingInput, UnreadableScene
+from geograft.errors import MissingInput, UnreachableScene, UnreadableScene
 from geograft.raster import signing
 
 TIMEOUT_S = 20.0
@@ -70,7 +70,8 @@ def fetch(address: str, *, signer: str | None = None) -> bytes | None:
     A server that is busy or fails is asked again, after the time that it names or a growing one.
 
     Raises:
-        UnreadableScene: it refuses, or does not answer.
+        UnreadableScene: it refuses.
+        UnreachableScene: it is busy again and again, or does not answer.
     """
     for attempt in range(RETRIES + 1):
         try:
@@ -84,10 +85,10 @@ def fetch(address: str, *, signer: str | None = None) -> bytes | None:
                 error.code in {401, 403} and attempt == 0 and signing.forget(address, signer)
             )
             if not again or attempt == RETRIES:
-                raise UnreadableScene(said(address, error.code)) from error
+                raise refusal(address, error.code) from error
             time.sleep(0 if error.code in {401, 403} else _wait(error.headers.get("Retry-After"), attempt))
         except OSError as error:
-            raise UnreadableScene(f"The server does not answer for {address} ({error}): try again later.") from error
+            raise UnreachableScene(f"The server does not answer for {address} ({error}): try again later.") from error
     raise AssertionError  # the last attempt returns or raises
 
 
@@ -104,18 +105,22 @@ def get(address: str, *, signer: str | None = None) -> bytes:
     return content
 
 
-def said(address: str, status: int) -> str:
-    """What a server's status means for an address, and what to do."""
+def refusal(address: str, status: int) -> UnreadableScene:
+    """The error of a server's status for an address, which says what to do; an `UnreachableScene` where it may pass."""
     if status in {401, 403}:
-        return (
+        return UnreadableScene(
             f"The server refuses {address} ({status}): its address may have expired or need signing; "
             "name a `signer`, or ask for access."
         )
     if status in ABSENT:
-        return f"There is nothing at {address} ({status}): check the address, or make the scene table again."
+        return UnreadableScene(
+            f"There is nothing at {address} ({status}): check the address, or make the scene table again."
+        )
     if status in BUSY:
-        return f"The server answered {status} for {address}, {RETRIES + 1} times: try again later, with fewer workers."
-    return f"The server answered {status} for {address}: check the address."
+        return UnreachableScene(
+            f"The server answered {status} for {address}, {RETRIES + 1} times: try again later, with fewer workers."
+        )
+    return UnreadableScene(f"The server answered {status} for {address}: check the address.")
 
 
 def status_of(address: str) -> int | None:

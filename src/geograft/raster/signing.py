@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from geograft.errors import BadSetting, UnreadableScene
+from geograft.errors import BadSetting, UnreachableScene
 
 Signer = Callable[[str], str]
 
@@ -79,7 +79,7 @@ class TokenSigner:
                 found = json.load(answer)
             return str(found["token"]), datetime.fromisoformat(found["msft:expiry"]).timestamp()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UnreadableScene(f"No token could be had of {address} ({error}): try again later.") from error
+            raise UnreachableScene(f"No token could be had of {address} ({error}): try again later.") from error
 
 
 def register(name: str, signer: Signer) -> None:

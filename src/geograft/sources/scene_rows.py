@@ -17,6 +17,7 @@ from geograft.errors import (
     NoGeoreference,
     SensorMismatch,
     UnknownSensor,
+    UnreachableScene,
     UnreadableScene,
 )
 from geograft.raster import Scene
@@ -48,6 +49,7 @@ REASONS: tuple[tuple[type[GeograftError], str], ...] = (
     (NoGeoreference, "no-georeference"),
     (SensorMismatch, "sensor-mismatch"),
     (UnknownSensor, "unknown-sensor"),
+    (UnreachableScene, "unreachable-scene"),
     (UnreadableScene, "unreadable-scene"),
     (MissingAsset, "no-asset"),
     (MissingInput, "missing-file"),

@@ -13,7 +13,7 @@ import geopandas as gpd
 import pandas as pd
 import shapely
 
-from geograft.errors import EmptyTable, GeograftError, MissingInput
+from geograft.errors import EmptyTable, GeograftError, MissingInput, UnreachableScene
 from geograft.raster import Scene, ground_gsd, open_assets, open_scene
 from geograft.raster.files import modified
 from geograft.raster.remote import is_remote
@@ -45,7 +45,7 @@ class SceneSummary:
         out: the scene table.
         scenes: rows written.
         skipped: reason to count, of scenes that cannot be used or are not wanted.
-        failed: reason to count, of parts of a catalogue that its server did not give; another run may.
+        failed: reason to count, of scenes or parts of a catalogue that a server did not give; another run may.
     """
 
     out: Path
@@ -62,12 +62,12 @@ class _Counts:
     failed: Counter[str]
     first: str | None = None
 
-    def skip(self, reason: str, error: object = None) -> None:
-        """Count a scene that is left out."""
-        self.skipped[reason] += 1
-        if error is not None:
-            self.first = self.first or str(error)
-            logger.info("Scene skipped: %s", error)
+    def leave_out(self, error: GeograftError) -> None:
+        """Count a scene that cannot be used: as failed where another run may find its server well."""
+        counts = self.failed if isinstance(error, UnreachableScene) else self.skipped
+        counts[reason_of(error)] += 1
+        self.first = self.first or str(error)
+        logger.info("Scene left out: %s", error)
 
 
 def read_scenes(
@@ -184,13 +184,13 @@ def _kept(results: Iterable[SceneRow | GeograftError], settings: SceneSettings, 
     rows, seen = [], set()
     for result in results:
         if isinstance(result, GeograftError):
-            counts.skip(reason_of(result), result)
+            counts.leave_out(result)
             continue
         reason, key = unwanted(result, settings), (result.facts["scene_id"], result.facts["uri"])
         if reason is None and key in seen:
             reason = "duplicate-id"
         if reason is not None:
-            counts.skip(reason)
+            counts.skipped[reason] += 1
             continue
         seen.add(key)
         rows.append(result)

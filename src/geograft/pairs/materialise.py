@@ -19,6 +19,7 @@ from geograft.pairs.output import Made, write_tables
 from geograft.pairs.planned import PlanFolder
 from geograft.pairs.settings import PairSummary, reasons
 from geograft.pairs.shards import ShardTask, is_whole, shard_paths, write_shard
+from geograft.pairs.split import SPLITS
 from geograft.pairs.vectors import pack, unpack
 from geograft.tables import Manifest, read_manifest, track, write_manifest
 
@@ -137,7 +138,7 @@ def _write_record(plan: PlanFolder, made: Made, teacher: Teacher | None) -> None
         "shards": plan.shards,
         "chips": made.chips,
         "pairs": made.pairs,
-        "splits": dict(sorted(made.splits.items())),
+        "splits": {name: made.splits[name] for name in SPLITS if made.splits[name]},
         "chips_dropped": _sum(planned.extra.get("chips_dropped", {}), made.dropped),
         "scenes_used": len(made.scenes),
     }

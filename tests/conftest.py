@@ -1,4 +1,4 @@
-"""What several test folders share: small scenes, photos with EXIF, a server of files, the real data beside the checkout."""
+"""What several test folders share: small scenes, photos with EXIF, a server of files, the real data."""
 
 import http.server
 import os

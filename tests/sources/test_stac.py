@@ -206,6 +206,23 @@ def test_items_that_contradict_their_sensor_say_how(tmp_path, options, message):
         row_of_item(far(**{"properties": REMOTE, **options}), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"assets": [1, 2]}, "no-asset"),
+        ({"assets": {"B04": "a.tif"}}, "no-asset"),
+        ({"links": "none"}, "missing-file"),
+        ({"properties": [3]}, "unreadable-scene"),
+        ({"bbox": [1], "geometry": None}, "unreadable-scene"),
+    ],
+)
+def test_an_item_that_breaks_the_standard_costs_itself_alone(tmp_path, changes, reason):
+    write_item(tmp_path, "good")
+    (tmp_path / "bad.json").write_text(json.dumps({**item("bad"), **changes}))
+    summary, table = table_of(catalogue(tmp_path, "bad", "good"), tmp_path)
+    assert (table.scene_id.tolist(), summary.skipped) == (["sentinel-2-l2a/good"], {reason: 1})
+
+
 def test_common_names_stand_for_keys(tmp_path):
     made = far(properties=REMOTE)
     names = {"B04": "red", "B03": "green", "B02": "blue", "B08": "nir", "B11": "swir16"}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,14 @@ import shapely.geometry
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geograft.errors import GeograftError, MissingAsset, NoGeoreference, SensorMismatch, UnknownSensor
+from geograft.errors import (
+    GeograftError,
+    MissingAsset,
+    NoGeoreference,
+    SensorMismatch,
+    UnknownSensor,
+    UnreadableScene,
+)
 from geograft.raster import Scene, ground_gsd, open_assets, open_scene
 from geograft.raster.globe import box_of, mended
 from geograft.raster.remote import is_address, is_remote
@@ -71,7 +79,16 @@ def item_row(item: Item, *, sensor: Sensor, signer: str | None = None) -> SceneR
         NoGeoreference: the item has neither geometry nor bounding box.
         SensorMismatch: data type, scale or offset contradict the sensor.
         GeograftError: a file that has to be opened cannot be; see `open_assets`.
+        UnreadableScene: the item breaks the standard so far that nothing can be made of it.
     """
+    try:
+        return _row(item, sensor, signer)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UnreadableScene(f"The item {item.get('id')} is no STAC item ({error!r}): leave it out.") from error
+
+
+def _row(item: Item, sensor: Sensor, signer: str | None) -> SceneRow:
+    """The row of an item."""
     footprint = _footprint(item)
     chosen = {band: _asset(item, band, sensor) for band in sensor.bands}
     shift = _shift(item, chosen, sensor)
@@ -246,8 +263,6 @@ def _cloud_share(item: Item, mask: str | None, scene: "partial[Scene]") -> float
         return float(stated) / 100
     if mask is None or is_remote(mask) or not Path(mask).is_file():
         return None
-    from dataclasses import replace
-
     return whole_share(replace(scene(), mask_uri=mask))
 
 

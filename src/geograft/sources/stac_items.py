@@ -53,7 +53,8 @@ def items_of(
         return
     client = _Client()
     root = client.read(source)
-    if "conformsTo" in root or "/collections/" in source or _links(root, "search"):
+    static = not is_address(source) or source.endswith((".json", ".geojson"))
+    if not static and ("conformsTo" in root or "/collections/" in source or _links(root, "search")):
         yield from _api_items(source, settings, collections, client)
     else:
         yield from _walk(root, source, client, failed)
@@ -69,8 +70,7 @@ def _walk(node: Item, address: str, client: "_Client", failed: Counter[str]) -> 
         node, address = waiting.pop(0)
         if node.get("type") == "Feature":
             yield _located(node, address)
-        for feature in node.get("features") or []:
-            yield _located(feature, address)
+        yield from (_located(each, address) for each in node.get("features") or [] if isinstance(each, Mapping))
         linked = [each for each in _linked(node, address) if each not in seen]
         seen.update(linked)
         for each, child in zip(linked, client.read_all(linked), strict=True):
@@ -86,9 +86,9 @@ def _linked(node: Item, address: str) -> list[str]:
     return list(dict.fromkeys(_absolute(each, address) for each in found))
 
 
-def _links(node: Item, relation: str) -> list[str]:
+def _links(node: Mapping[str, Any], relation: str) -> list[str]:
     """The targets of a node's links of a relation."""
-    links = node.get("links") or []
+    links = [link for link in node.get("links") or [] if isinstance(link, Mapping)]
     return [str(link["href"]) for link in links if link.get("rel") == relation and link.get("href")]
 
 
@@ -225,16 +225,17 @@ def _nested(row: Mapping[str, Any]) -> Item:
 # --- addresses --------------------------------------------------------------------------------------------
 
 
-def _located(item: Item, address: str) -> Item:
+def _located(item: Mapping[str, Any], address: str) -> Item:
     """An item with its own address under `self` and absolute addresses of its assets.
 
     Relative ones count from where the item says that it lies on a server, else from where it was read; a copy on
     this machine beside its files is read from here.
     """
     own = next((each for each in _links(item, "self") if is_remote(each)), address)
+    stated = item.get("assets")
     assets = {
         key: {**asset, "href": _href(str(asset["href"]), own, address)}
-        for key, asset in (item.get("assets") or {}).items()
+        for key, asset in (stated.items() if isinstance(stated, Mapping) else ())
         if isinstance(asset, Mapping) and asset.get("href")
     }
     return {**item, "assets": assets, "self": own if own != address else f"{address}#{item.get('id')}"}

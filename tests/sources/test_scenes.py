@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from geograft.errors import (
 from geograft.raster import chip_geobox, cloud_share, read, signing, utm_geobox, write_cog
 from geograft.raster.tiles import TileSource, tile_square
 from geograft.sensors import get_sensor
+from geograft.settings import settings_from
 from geograft.sources.scenes import COLUMNS, SceneSettings, read_scenes, scene_of
 from geograft.tables import read_manifest, read_table
 
@@ -168,6 +169,14 @@ def test_settings_that_no_scene_can_meet_are_refused(wrong):
 def test_an_interval_holds_the_whole_of_its_last_day(text, first, last):
     found = SceneSettings(datetime=text).interval
     assert [None if each is None else each.isoformat() for each in found] == [first, last]
+
+
+def test_a_day_of_a_yaml_file_needs_no_quotes(tmp_path):
+    (tmp_path / "s.yaml").write_text("datetime: 2024-06-01\nbounds: [170, -20, -170, -10]\nmax_cloud: 0.5\n")
+    found = settings_from(SceneSettings, tmp_path / "s.yaml")
+    assert (found.when, found.max_cloud) == ("2024-06-01", 0.5)
+    assert found.interval[1] - found.interval[0] == timedelta(days=1, microseconds=-1)
+    assert found.area.geom_type == "MultiPolygon"
 
 
 # --- rows back into scenes --------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
 import shapely
@@ -79,7 +79,7 @@ class SceneSettings:
 
     zoom: int | None = None
     bounds: tuple[float, float, float, float] | None = None
-    datetime: str | None = None
+    datetime: str | date | Moment | None = None
     max_cloud: float | None = None
     collection: str | None = None
     limit: int | None = None
@@ -102,14 +102,19 @@ class SceneSettings:
             raise BadSetting(f"Bounds are west, south, east, north in degrees, not {list(self.bounds)}.")
 
     @property
+    def when(self) -> str | None:
+        """The setting `datetime` as text; YAML reads a day without quotes as a date."""
+        return self.datetime.isoformat() if isinstance(self.datetime, date) else self.datetime
+
+    @property
     def interval(self) -> tuple[Moment | None, Moment | None]:
         """The first and the last moment of `datetime`, UTC; None where open."""
-        if self.datetime is None:
+        if self.when is None:
             return (None, None)
-        first, _, last = self.datetime.partition("/") if "/" in self.datetime else (self.datetime, "", self.datetime)
+        first, _, last = self.when.partition("/") if "/" in self.when else (self.when, "", self.when)
         begin, end = (_moment(first, end=False), _moment(last, end=True))
         if begin is not None and end is not None and begin > end:
-            raise BadSetting(f"datetime {self.datetime!r} ends before it begins.")
+            raise BadSetting(f"datetime {self.when!r} ends before it begins.")
         return begin, end
 
     @property

@@ -114,7 +114,7 @@ def _api_items(source: str, settings: SceneSettings, collections: tuple[str, ...
         search = api.search(
             collections=[collection],
             bbox=settings.bounds,
-            datetime=settings.datetime,
+            datetime=settings.when,
             max_items=settings.limit,
             limit=min(PAGE, settings.limit or PAGE),
             query=query,

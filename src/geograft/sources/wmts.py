@@ -67,7 +67,7 @@ def find_layer(source: str, settings: SceneSettings) -> Layer:
         template = _filled(source, {**_WORDS, "tilematrixset": _GOOGLE, "style": "default"}, settings)
         name = urlsplit(source).hostname or "wmts"
         area = settings.area or box_of((-180, -85, 180, 85))
-        return Layer(name, _at_zoom(template, str(settings.zoom), settings.zoom), area, _date(settings.datetime))
+        return Layer(name, _at_zoom(template, str(settings.zoom), settings.zoom), area, _date(settings.when))
     root = _document(source, settings)
     try:
         return _layer_of(root, source, settings)
@@ -99,7 +99,7 @@ def _layer_of(root: ET.Element, source: str, settings: SceneSettings) -> Layer:
         raise BadSetting(f"Say which layer of {source} to read by `layer` in a YAML file for --config: {known}.")
     layer, zoom = layers[name], settings.zoom or 0
     matrix_set, matrix = _matrix(root, layer, name, zoom)
-    dimension, value = _dimension(layer, settings.datetime)
+    dimension, value = _dimension(layer, settings.when)
     words = {"tilematrixset": matrix_set, "style": _style(layer), **({dimension.lower(): value} if dimension else {})}
     template = _filled(_resource(root, layer, name), {**_WORDS, **words}, settings)
     return Layer(name, _at_zoom(template, matrix, zoom), _covered(layer), _date(value))
@@ -179,7 +179,7 @@ def _resource(root: ET.Element, layer: ET.Element, name: str) -> str:
 
 def _filled(template: str, words: dict[str, str | None], settings: SceneSettings) -> str:
     """A template in WMTS's words with those that are known put in; case does not count."""
-    known = {"time": settings.datetime, "date": settings.datetime, **words}
+    known = {"time": settings.when, "date": settings.when, **words}
     return re.sub(r"\{(\w+)\}", lambda match: known.get(match[1].lower()) or match[0], template)
 
 

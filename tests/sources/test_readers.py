@@ -70,6 +70,11 @@ def test_a_stray_quote_spoils_its_own_row_only(tmp_path):
     assert (rows.b == "ok").sum() >= 4000
 
 
+def test_quotes_within_cells_are_inches_and_no_quotes(tmp_path):
+    rows, broken = read(write(tmp_path, 'a,b\n1,5" pipe\n2,6" pipe\n3,"two\nlines"\n4,7" pipe\n'))
+    assert (rows.b.tolist(), broken) == (['5" pipe', '6" pipe', "two\nlines", '7" pipe'], 0)
+
+
 def test_a_line_of_fifty_megabytes_is_one_broken_row_and_needs_little_memory(tmp_path):
     path = tmp_path / "long.csv"
     with path.open("wb") as file:
@@ -83,6 +88,12 @@ def test_a_line_of_fifty_megabytes_is_one_broken_row_and_needs_little_memory(tmp
     tracemalloc.stop()
     assert (rows.a.tolist(), broken) == (["1", "5"], 1)
     assert peak < 45 * 2**20
+
+
+def test_bare_carriage_returns_and_odd_line_ends_spoil_their_row_only(tmp_path):
+    rows, broken = read(write(tmp_path, 'a,b\r\n1,x\r\n2,"y\r\n3,\r4\r\n5,z\u2028z\r\n'))
+    assert {"1", "5"} <= set(rows.a)
+    assert len(rows) + broken <= 5
 
 
 def test_a_table_without_a_header_is_read_by_the_names_that_are_given(tmp_path):
@@ -121,6 +132,11 @@ def test_lines_of_records_have_dotted_names_and_broken_ones_are_counted(tmp_path
     assert (rows.id.tolist(), broken) == (["1", "2", "true"], 2)
     assert rows["geometry.coordinates.1"].tolist()[0] == "47.2"
     assert rows.tags.tolist()[1] == "a,b"
+
+
+def test_half_characters_and_endless_nesting_are_no_traceback(tmp_path):
+    rows, broken = read(write(tmp_path, '{"id": "a\\ud800"}\n' + "[" * 100_000 + "\n", "r.jsonl"))
+    assert (rows.id.tolist(), broken) == (["a?"], 1)
 
 
 def test_feature_sequences_are_read_line_by_line(tmp_path):

@@ -23,7 +23,7 @@ MaxPerUser = Annotated[int | None, typer.Option(help="Photos a user, drawn fairl
 MaxPerPlace = Annotated[int | None, typer.Option(help="Photos a place of 100 m, drawn fairly.", show_default="any")]
 
 
-def photos(  # noqa: PLR0913, PLR0917 - each is an option of the command
+def photos(
     source: Annotated[str, typer.Argument(help="A folder of photos; or a table, a folder or 'pattern' of tables.")],
     out: Annotated[Path, typer.Argument(help="The photo table to write, .parquet.")],
     preset: Preset = None,

@@ -77,6 +77,8 @@ class Delimited:
         """The rows of a block, and how many are broken."""
         if not data.strip():
             return pa.table({name: pa.array([], pa.string()) for name in columns}), 0
+        if self.quotes and data.count(b'"') % 2:  # one is never closed
+            return self._parse_lines(data, columns)
         broken: list[str] = []
 
         def leave_out(row: Any) -> str:
@@ -113,7 +115,7 @@ class Delimited:
 
     def _parse_lines(self, data: bytes, columns: list[str]) -> tuple[pa.Table, int]:
         """The same, line by line: a line that is no row does not spoil the next."""
-        lines = data.decode().splitlines()
+        lines = [line.rstrip("\r") for line in data.decode().split("\n")]
         rows, broken, place = [], 0, 0
         while place < len(lines):
             cells, used = self._cells(lines, place)
@@ -131,22 +133,20 @@ class Delimited:
 
     def _cells(self, lines: list[str], place: int) -> tuple[list[str] | None, int]:
         """The cells of the row that begins in a line, and how many lines it takes; None where it is no row."""
-        record = lines[place]
-        for used in range(1, _LINES_OF_A_CELL if self.quotes else 2):
-            if not self.quotes or record.count('"') % 2 == 0:
-                cells = self._split(record)
-                return (cells, used) if len(cells) == len(self.names) else (None, 1)
-            if place + used >= len(lines):
-                break
-            record += "\n" + lines[place + used]
-        cells = self._split(lines[place])
-        return (cells, 1) if len(cells) == len(self.names) and "\n" not in "".join(cells) else (None, 1)
+        alone, record = self._row(lines[place]), lines[place]
+        if not self.quotes or record.count('"') % 2 == 0:
+            return alone, 1
+        for used, line in enumerate(lines[place + 1 : place + _LINES_OF_A_CELL], start=2):
+            record += "\n" + line
+            if record.count('"') % 2 == 0:
+                together = self._row(record)
+                return (alone, 1) if together is None else (together, used)
+        return alone, 1
 
-    def _split(self, record: str) -> list[str]:
-        """The cells of one record."""
-        if not self.quotes:
-            return record.split(self.separator)
-        return next(csv.reader([record], delimiter=self.separator), [])
+    def _row(self, record: str) -> list[str] | None:
+        """The cells of one record; None where they are not as many as the columns."""
+        cells = _split(record, self.separator) if self.quotes else record.split(self.separator)
+        return cells if len(cells) == len(self.names) else None
 
 
 def open_delimited(path: Path, layout: Layout) -> Delimited:
@@ -158,9 +158,17 @@ def open_delimited(path: Path, layout: Layout) -> Delimited:
     head = next((block.data for block in blocks(path, layout.encoding, quotes=False) if block.data), b"")
     first = head.partition(b"\n")[0].decode().rstrip("\r")
     separator = layout.separator or max(_SEPARATORS, key=first.count)
-    cells = next(csv.reader([first], delimiter=separator), []) if first else []
+    cells = _split(first, separator)
     names = layout.header if layout.header is not None and first else tuple(_distinct(cells))
     return Delimited(path, layout.encoding, names, separator, layout.quotes, layout.header is None)
+
+
+def _split(record: str, separator: str) -> list[str]:
+    """The cells of a record that may hold quotes; none where it is no record."""
+    try:
+        return next(csv.reader([record], delimiter=separator), [])
+    except csv.Error:  # such as of a line end without a quote before it
+        return []
 
 
 def _distinct(names: list[str]) -> Iterator[str]:

@@ -58,7 +58,7 @@ def open_document(path: Path, encoding: str | None, where: str | None) -> pa.Tab
     """
     try:
         document = json.loads(whole_text(path, encoding))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableTable(f"{path} is no whole JSON document ({error}): get it again.") from error
     found = _at(document, where) if where else document
     if isinstance(found, Mapping):
@@ -89,7 +89,7 @@ def _parsed(data: bytes) -> tuple[list[dict[str, str]], int]:
             continue
         try:
             found = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if isinstance(found, Mapping):
             records.append(_record(found))
@@ -104,7 +104,7 @@ def _record(found: Mapping[str, Any]) -> dict[str, str]:
         found = {**(found.get("properties") or {}), "geometry": found.get("geometry")}
     cells: dict[str, str] = {}
     for name, value in found.items():
-        _flatten(str(name), value, cells, 0)
+        _flatten(_sound(str(name)), value, cells, 0)
     return cells
 
 
@@ -113,15 +113,20 @@ def _flatten(name: str, value: Any, cells: dict[str, str], depth: int) -> None:
     if isinstance(value, bool):
         cells[name] = "true" if value else "false"
     elif isinstance(value, (str, int, float)):
-        cells[name] = str(value)
+        cells[name] = _sound(str(value))
     elif isinstance(value, Mapping) and depth < _DEEPEST:
         for key, inner in value.items():
-            _flatten(f"{name}.{key}", inner, cells, depth + 1)
+            _flatten(_sound(f"{name}.{key}"), inner, cells, depth + 1)
     elif isinstance(value, list) and depth < _DEEPEST:
         for index, inner in enumerate(value[:_ITEMS]):
             _flatten(f"{name}.{index}", inner, cells, depth + 1)
         if value and all(isinstance(inner, (str, int, float)) for inner in value):
-            cells[name] = ",".join(map(str, value))
+            cells[name] = _sound(",".join(map(str, value)))
+
+
+def _sound(text: str) -> str:
+    """Text without half characters (lone surrogates), which JSON can name and no table can hold."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _table(records: Iterable[dict[str, str]]) -> pa.Table:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from geograft.errors import BadSetting, MissingInput, SensorMismatch, UnknownSensor, UnreadableScene
-from geograft.raster import open_scene, read, tiles, utm_geobox
+from geograft.raster import open_scene, read, remote, tiles, utm_geobox
 from geograft.raster.tiles import TileSource, find_tiles, is_tiles, list_tiles, read_tiles, tile_square, tiles_geobox
 
 ZOOM, X, Y = 15, 30145, 19663
@@ -139,7 +139,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def tile_server():
+def tile_server(monkeypatch):
+    monkeypatch.setattr(remote, "DELAY_S", 0.01)
     handler = type("Handler", (_Handler,), {"asked": []})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

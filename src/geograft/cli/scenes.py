@@ -26,7 +26,7 @@ def scenes(
 ) -> None:
     """Make a scene table from rasters, a STAC catalogue or API, or map tiles.
 
-    Exit code 1 where a catalogue's server did not give some of what it names (counted under `failed`).
+    Exit code 1 where a server did not give some of what is named (counted under `failed`): run it again.
 
     Examples: `geograft scenes region/scenes scenes.parquet --sensor world-1m`
 

@@ -39,7 +39,6 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.close_connection = True
         with self.server.lock:
             self.server.hits[self.path] += 1
             self.server.agents.add(self.headers["User-Agent"])
@@ -53,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body) if length is None else length))
+        if length is not None:  # a lie: nothing more can be said after it
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -64,6 +65,7 @@ class Server(ThreadingHTTPServer):
     """Answers by the first part of the path, counts requests."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, address="127.0.0.1"):
         super().__init__((address, 0), Handler)

@@ -104,6 +104,7 @@ def test_a_server_that_stalls_in_the_middle_times_out(server, fetched, image_byt
 
 
 def drip(handler, pieces):
+    handler.close_connection = True
     for piece in pieces:
         handler.wfile.write(piece)
         handler.wfile.flush()
@@ -141,6 +142,7 @@ def test_a_body_that_is_shorter_than_it_says_is_asked_for_again(server, fetched,
 def test_an_answer_that_breaks_off_in_its_headers_is_asked_for_again(server, fetched, image_bytes):
     def broken(handler):
         if handler.count == 1:
+            handler.close_connection = True
             handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Header: ")
         else:
             handler.answer(body=image_bytes())
@@ -176,6 +178,7 @@ def test_photos_that_are_too_large_are_not_downloaded(server, tmp_path, fetched)
     assert fetched("says", tmp_path / "a", max_bytes=1000)["reason"] == "too-large"
 
     def chunks(handler):
+        handler.close_connection = True
         handler.send_response(200)
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()

@@ -263,7 +263,7 @@ def test_a_cell_is_about_as_wide_as_high_everywhere(lon, lat, side):
     assert 1 <= max(widths) / 50 < 1.15
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=500)
 @given(st.floats(-180, 180), st.floats(-84, 84), st.floats(-0.98, 0.98), st.floats(-0.98, 0.98))
 def test_a_neighbourhood_holds_all_within_a_side(lon, lat, east, north):
     beside_lat = lat + north * 1000 / 111_195

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from geograft.sources.doubles import NOBODY
 from geograft.sources.hashes import Hashes
 
+_PARTS = 64
+"""In which many rows are looked through, to save memory."""
+
 
 class Caps:
     """The kept photos by user and place, until all are known and the draw can be made.
@@ -43,13 +46,13 @@ class Caps:
         counts = {}
         if self._per_user is not None:
             users = _taken(self._users)
-            out = _beyond(users, ids, self._per_user) & (users != NOBODY)
+            out = _beyond(users, ids, np.flatnonzero(users != NOBODY), self._per_user)
             counts["user-cap"] = int(out.sum())
+            del users
         if self._per_place is not None:
-            rest = np.flatnonzero(~out)
-            crowded = _beyond(_taken(self._places)[rest], ids[rest], self._per_place)
-            out[rest[crowded]] = True
+            crowded = _beyond(_taken(self._places), ids, np.flatnonzero(~out), self._per_place)
             counts["place-cap"] = int(crowded.sum())
+            out |= crowded
         return np.sort(ids[out]), {reason: count for reason, count in counts.items() if count}
 
 
@@ -60,10 +63,16 @@ def _taken(parts: list[Any]) -> Any:
     return whole
 
 
-def _beyond(groups: NDArray[np.int64] | Hashes, ids: Hashes, most: int) -> NDArray[np.bool_]:
-    """Which members come after the first `most` of their group, in the order of their ids' hashes, (N,)."""
-    order = np.lexsort((ids, groups))
-    ordered = groups[order]
+def _beyond(groups: NDArray[np.int64] | Hashes, ids: Hashes, members: NDArray[np.intp], most: int) -> NDArray[np.bool_]:
+    """Which members come after the first `most` of their group, in the order of their ids' hashes, (N,).
+
+    Only groups that are larger are put in order: most are not, and ten million rows cost memory.
+    """
+    ordered = np.sort(groups[members])
+    large = np.unique(ordered[most:][ordered[most:] == ordered[:-most]])
+    del ordered
+    rows = np.concatenate([part[np.isin(groups[part], large)] for part in np.array_split(members, _PARTS)])
+    rows = rows[np.lexsort((ids[rows], groups[rows]))]
     beyond = np.zeros(len(groups), np.bool_)
-    beyond[order[most:]] = ordered[most:] == ordered[:-most]
+    beyond[rows[most:]] = groups[rows[most:]] == groups[rows[:-most]]
     return beyond

@@ -37,7 +37,7 @@ def place_cells(lon: Any, lat: Any, side_m: float) -> NDArray[np.int64]:
 
 
 def neighbourhoods(lon: Any, lat: Any, side_m: float) -> NDArray[np.int64]:
-    """The cells around each position, its own among them, (N, 9); some occur twice.
+    """The cells around each position, its own among them, (N, 15); some occur twice.
 
     They hold everything that lies within `side_m` to the north, south, east and west.
 
@@ -52,5 +52,5 @@ def neighbourhoods(lon: Any, lat: Any, side_m: float) -> NDArray[np.int64]:
         north = np.clip(lat + up * side_m / _METRES_A_DEGREE, -90, 90)
         wide = np.maximum(np.cos(np.radians(np.maximum(np.abs(north), np.abs(lat)))), 1e-9)
         step = np.minimum(side_m / (_METRES_A_DEGREE * wide), 120)
-        found += [place_cells(lon + across * step, north, side_m) for across in (-1, 0, 1)]
+        found += [place_cells(lon + across * step, north, side_m) for across in (-1, -0.5, 0, 0.5, 1)]
     return np.stack(found, axis=1)

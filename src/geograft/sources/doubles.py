@@ -48,32 +48,36 @@ class Doubles:
             users: hashes of the photos' users, `NOBODY` where unknown, (N,).
         """
         keys = _keys(photos, ids, users)
+        before = {name: self._seen[name].holds(hashes) & known for name, (hashes, known) in keys.items()}
         verdicts = np.full(len(photos), "", object)
-        for name, (hashes, known) in keys.items():
-            verdicts[self._seen[name].holds(hashes) & known & (verdicts == "")] = name
-        rows = np.flatnonzero(verdicts == "")
+        for name, flags in before.items():
+            verdicts[flags & (verdicts == "")] = name
+        rows = np.flatnonzero(~before["duplicate-id"])
         if self._likeness is None:
             rows = rows[_entangled([(hashes[rows], known[rows]) for hashes, known in keys.values()])]
-        for row, verdict in self._one_by_one(photos, keys, rows):
-            verdicts[row] = verdict
+        verdicts[rows] = list(self._one_by_one(photos, keys, before, rows))
         for name, (hashes, known) in keys.items():
             self._seen[name].add(hashes[(verdicts == "") & known])
         return verdicts
 
-    def _one_by_one(self, photos: pd.DataFrame, keys: Keys, rows: NDArray[np.intp]) -> Iterator[tuple[int, str]]:
-        """The verdicts of rows that depend on other rows of the batch, in order."""
+    def _one_by_one(
+        self, photos: pd.DataFrame, keys: Keys, before: dict[str, Flags], rows: NDArray[np.intp]
+    ) -> Iterator[str]:
+        """The verdicts of rows that may be doubles of other rows of the batch, in order."""
         seen: dict[str, set[int]] = {name: set() for name in keys}
-        own = {name: (hashes[rows].tolist(), known[rows].tolist()) for name, (hashes, known) in keys.items()}
-        alike = self._alike(photos.iloc[rows])
-        for at, (row, looks_alike) in enumerate(zip(rows.tolist(), alike, strict=True)):
-            mine = {name: hashes[at] for name, (hashes, known) in own.items() if known[at]}
-            verdict = next((name for name, value in mine.items() if value in seen[name]), "")
+        own = {
+            name: (hashes[rows].tolist(), known[rows].tolist(), before[name][rows].tolist())
+            for name, (hashes, known) in keys.items()
+        }
+        for at, looks_alike in enumerate(self._alike(photos.iloc[rows])):
+            mine = {name: (hashes[at], held[at]) for name, (hashes, known, held) in own.items() if known[at]}
+            verdict = next((name for name, (value, held) in mine.items() if held or value in seen[name]), "")
             if not verdict and looks_alike():
                 verdict = "near-duplicate"
             if not verdict:
-                for name, value in mine.items():
+                for name, (value, _) in mine.items():
                     seen[name].add(value)
-            yield row, verdict
+            yield verdict
 
     def _alike(self, photos: pd.DataFrame) -> Iterator[Callable[[], bool]]:
         """For each photo, in order, a question whether it looks like a kept one; asking keeps it if not."""

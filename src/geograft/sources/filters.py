@@ -139,8 +139,9 @@ class Filter:
         return dict(self._draw()[1])
 
     def _draw(self) -> tuple[Hashes, dict[str, int]]:
-        """The draw, made once."""
+        """The draw, made once; what photos were seen is forgotten, which makes room for it."""
         if self._drawn is None:
+            self._doubles = Doubles()
             self._drawn = self._caps.draw()
         return self._drawn
 

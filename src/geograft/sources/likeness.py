@@ -59,7 +59,7 @@ class Likeness:
 
         Args:
             value: the photo's perceptual hash.
-            around: the cells of its neighbourhood, (9,).
+            around: the cells of its neighbourhood, (K,).
         """
         near = [self._cells[cell] for cell in set(around.tolist()) if cell in self._cells]
         return any(int(_bits_apart(value, hashes).min()) <= self._distance for hashes in near)
@@ -76,5 +76,5 @@ def _bits_apart(value: int, hashes: "array[int]") -> NDArray[np.uint8]:
 
 
 def hash_places(lon: Any, lat: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The cell of each position, (N,), and the cells around it, (N, 9)."""
+    """The cell of each position, (N,), and the cells around it, (N, K)."""
     return place_cells(lon, lat, NEIGHBOURHOOD_M), neighbourhoods(lon, lat, NEIGHBOURHOOD_M)

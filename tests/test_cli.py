@@ -56,7 +56,7 @@ def test_help_and_import_load_no_numerical_library():
     [
         (["photos", "nowhere.csv", "out.parquet"], "nowhere.csv"),
         (["scenes", "nowhere", "out.parquet", "--sensor", "naip"], "nowhere"),
-        (["scenes", ".", "out.parquet", "--sensor", "naip"], "no .tif"),
+        (["scenes", ".", "out.parquet", "--sensor", "naip"], "holds no"),
         (["pairs", "plan", "no.parquet", "none.parquet", "out"], "none.parquet"),
         (["pairs", "make", "no.parquet", "none.parquet", "out"], "none.parquet"),
         (["pairs", "materialise", "nothing"], "nothing"),

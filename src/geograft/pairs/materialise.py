@@ -138,7 +138,7 @@ def _write_record(plan: PlanFolder, made: Made, teacher: Teacher | None) -> None
         "shards": plan.shards,
         "chips": made.chips,
         "pairs": made.pairs,
-        "splits": {name: made.splits[name] for name in SPLITS if made.splits[name]},
+        "splits": {name: made.splits[name] for name in SPLITS},
         "chips_dropped": _sum(planned.extra.get("chips_dropped", {}), made.dropped),
         "scenes_used": len(made.scenes),
     }

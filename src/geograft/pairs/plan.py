@@ -2,7 +2,7 @@
 
 The stages, each counted in the manifest: photos without a position are left out (`intake`), indoor ones where a teacher
 is named (`indoor`); the rest are covered by chips on the UTM grid, zone by zone (`covering`), where scenes hold a whole
-chip (`ground`, `stacks`); chips are thinned where they are dense (`draft`) and divided by place (`dividing`).
+chip (`survey`, `stacks`); chips are thinned where they are dense (`draft`) and divided by place (`dividing`).
 
 No scene is opened to plan. The plan depends on the rows of the tables, not on their order, nor on the engine, the
 number of workers, or on how often a run was killed.
@@ -10,9 +10,10 @@ number of workers, or on how often a run was killed.
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from geograft.pairs.hashing import hash_ids
 from geograft.pairs.indoor import outdoor
 from geograft.pairs.inputs import as_paths, read_scene_tables
 from geograft.pairs.intake import Photos, read_photos
+from geograft.pairs.materialise import materialise
 from geograft.pairs.photo_rows import copy_rows
 from geograft.pairs.plan_files import shard_starts, write_chips, write_pairs, write_scenes
 from geograft.pairs.record import Planned, is_planned, plan_digest, plan_folder, read_summary, write_record
@@ -45,6 +47,21 @@ from geograft.tables import remove_leftovers, track
 __all__ = ["PairSettings", "PairSummary", "make_pairs", "plan_pairs"]
 
 logger = logging.getLogger(__name__)
+
+
+def make_pairs(
+    photos: Path | Sequence[Path],
+    scenes: Path | Sequence[Path],
+    out: Path,
+    *,
+    settings: PairSettings | None = None,
+    teacher: Teacher | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+) -> PairSummary:
+    """Plan pairs and materialise them: both stages in one call; see `plan_pairs` and `materialise`."""
+    plan_pairs(photos, scenes, out, settings=settings, teacher=teacher, engine=engine, workers=workers)
+    return materialise(out, engine=engine, workers=workers)
 
 
 def plan_pairs(
@@ -73,7 +90,7 @@ def plan_pairs(
         Counts of what is planned and what was left out.
 
     Raises:
-        MissingInput, MissingColumns, UnreadableTable: a table is absent, lacks columns or is damaged.
+        MissingInput, MissingColumns, UnreadableTable: a table is absent, damaged or lacks columns.
         EmptyTable: no photos, or none that may be used.
         UnknownSensor, BadSetting: the scenes' sensor is unknown, or one of several must be chosen.
         SceneTooSmall: no scene can hold a chip.
@@ -81,135 +98,183 @@ def plan_pairs(
         OutputExists: `out` holds pairs of other tables or settings.
         DiskFull: what was written stays, to go on from.
     """
-    settings, out, tally = settings or PairSettings(), Path(out), Tally()
-    inputs = {"photos": as_paths(photos), "scenes": as_paths(scenes)}
-    sensor, table = read_scene_tables(inputs["scenes"], settings.sensor)
-    grid = Grid(settings.chip_size, sensor.gsd if settings.gsd is None else settings.gsd)
-    found = _usable(inputs["photos"], out, settings, teacher, tally)
-    digest = plan_digest(found, table, settings)
-    folder = plan_folder(out)
+    out = Path(out)
+    job = _job(as_paths(photos), as_paths(scenes), out, settings or PairSettings(), teacher)
+    digest = plan_digest(job.photos, job.scenes, job.settings)
     if not is_planned(out, digest):
-        remove_leftovers(folder)
-        work = folder / ".work"
-        with open_engine(engine, workers=workers) as running:
-            draft, zones = _cover(found, table, work, grid, settings, tally, running)
-        draft = _chosen(draft, found, table, grid, settings, tally)
-        made = _write(folder, draft, found, table, sensor, grid, settings, inputs)
-        write_record(out, replace(made, digest=digest, zones=zones), settings, tally)
-    shutil.rmtree(folder / ".work", ignore_errors=True)
-    return read_summary(out, folder)
+        remove_leftovers(job.folder)
+        with _nothing_stays_of_no_plan(out), open_engine(engine, workers=workers) as running:
+            draft, zones = _cover(job, running)
+            planned = _write(_chosen(draft, job), job, digest, zones)
+        write_record(out, planned, job.settings, job.tally)
+    shutil.rmtree(job.work, ignore_errors=True)
+    return read_summary(out, job.folder)
 
 
-def _usable(paths: Sequence[Path], out: Path, settings: PairSettings, teacher: Teacher | None, tally: Tally) -> Photos:
-    """The photos that may be used."""
-    photos = read_photos(paths, seed=settings.seed, skipped=tally.photos)
+@dataclass(frozen=True)
+class _Job:
+    """What a plan is made of.
+
+    Attributes:
+        folder: the plan's.
+        inputs: photo and scene tables.
+        photos: those that may be used.
+        scenes: of one sensor, sorted by scene_id.
+        sensor: theirs.
+        grid: the chips' size and sampling.
+        settings: how.
+        tally: what was left out so far.
+    """
+
+    folder: Path
+    inputs: Mapping[str, list[Path]]
+    photos: Photos
+    scenes: gpd.GeoDataFrame
+    sensor: Sensor
+    grid: Grid
+    settings: PairSettings
+    tally: Tally
+
+    @property
+    def work(self) -> Path:
+        """What a killed run goes on from."""
+        return self.folder / ".work"
+
+
+def _job(photos: list[Path], scenes: list[Path], out: Path, settings: PairSettings, teacher: Teacher | None) -> _Job:
+    """Read the tables."""
+    tally = Tally()
+    sensor, table = read_scene_tables(scenes, settings.sensor)
+    grid = Grid(settings.chip_size, sensor.gsd if settings.gsd is None else settings.gsd)
+    found = read_photos(photos, seed=settings.seed, skipped=tally.photos)
     if settings.split == "place":
-        known = photos.place >= 0
-        if not known.any():
-            raise MissingColumns("Split by place needs the photo table's column `place`: fill it, or split by blocks.")
-        tally.photos["no-place"] += int((~known).sum())
-        photos = photos.take(known) if not known.all() else photos
-    return outdoor(photos, paths, out, settings, teacher, tally)
+        found = _with_place(found, tally)
+    found = outdoor(found, photos, out, settings, teacher, tally)
+    inputs = {"photos": photos, "scenes": scenes}
+    return _Job(plan_folder(out), inputs, found, table, sensor, grid, settings, tally)
+
+
+def _with_place(photos: Photos, tally: Tally) -> Photos:
+    """The photos that say which place they belong to."""
+    known = photos.place >= 0
+    if not known.any():
+        raise MissingColumns("Split by place needs the photo table's column `place`: fill it, or split by blocks.")
+    tally.photos["no-place"] += int((~known).sum())
+    return photos if known.all() else photos.take(known)
+
+
+@contextmanager
+def _nothing_stays_of_no_plan(out: Path) -> Iterator[None]:
+    """Remove a plan's folder, and `out` where it holds nothing else, when there turns out to be nothing to plan."""
+    try:
+        yield
+    except (NoPairs, SceneTooSmall):
+        shutil.rmtree(plan_folder(out), ignore_errors=True)
+        if not any(out.iterdir()):
+            out.rmdir()
+        raise
 
 
 # --- cover ------------------------------------------------------------------------------------------------
 
 
-def _cover(
-    photos: Photos,
-    scenes: gpd.GeoDataFrame,
-    work: Path,
-    grid: Grid,
-    settings: PairSettings,
-    tally: Tally,
-    engine: Engine,
-) -> tuple[Draft, dict[str, dict[str, int]]]:
+def _cover(job: _Job, engine: Engine) -> tuple[Draft, dict[str, dict[str, int]]]:
     """The chips of all zones, and what each zone holds."""
-    zones = _deal(photos, Ground.of(scenes), work, grid, settings)
-    done = list(track(_zone_by_zone(zones, work, grid, settings, engine), "Planning zones", len(zones)))
-    draft = gather(work, zones, len(photos), tally)
+    zones = _deal(job)
+    done = list(track(_zone_by_zone(zones, job, engine), "Planning zones", len(zones)))
+    draft = gather(job.work, zones, len(job.photos), job.tally)
     if draft.chips.empty:
-        _explain(photos, scenes, grid, tally)
+        _explain(job)
     return draft, counts_by_zone(sorted(done, key=lambda found: int(found["zone"])))
 
 
-def _deal(photos: Photos, ground: Ground, work: Path, grid: Grid, settings: PairSettings) -> list[int]:
+def _deal(job: _Job) -> list[int]:
     """Write the photos of each zone, and the scenes under them, to files of its own."""
-    lot = hash_ids(photos.ids, f"draw {settings.seed}")
+    photos, ground = job.photos, Ground.of(job.scenes)
+    lot = hash_ids(photos.ids, f"draw {job.settings.seed}")
     zones = []
-    for zone, rows, own in by_zone(photos.lon, photos.lat, 2 * grid.extent):
-        task = ZoneTask(zone, work, grid, settings)
+    for zone, rows, own in by_zone(photos.lon, photos.lat, 2 * job.grid.extent):
+        task = ZoneTask(zone, job.work, job.grid, job.settings)
         zones.append(zone)
         if not task.photos.exists():
             lon, lat = photos.lon[rows], photos.lat[rows]
-            ground.near(lon, lat, 2 * COARSE * grid.extent).save(task.scenes)
+            ground.near(lon, lat, 2 * COARSE * job.grid.extent).save(task.scenes)
             columns = {"lon": lon, "lat": lat, "taken": photos.taken[rows], "lot": lot[rows]}
             save_arrays(task.photos, photo=rows, own=own, **columns)
     return zones
 
 
-def _zone_by_zone(
-    zones: Sequence[int], work: Path, grid: Grid, settings: PairSettings, engine: Engine
-) -> Iterator[dict[str, Any]]:
+def _zone_by_zone(zones: Sequence[int], job: _Job, engine: Engine) -> Iterator[dict[str, Any]]:
     """Plan zones that do not touch at once, and those that touch one after another."""
     before: set[int] = set()
     for phase in phases(zones):
         tasks = [
-            ZoneTask(zone, work, grid, settings, tuple(other for other in touching(zone) if other in before))
+            ZoneTask(
+                zone, job.work, job.grid, job.settings, tuple(other for other in touching(zone) if other in before)
+            )
             for zone in phase
         ]
-        largest = sorted(tasks, key=lambda task: -task.photos.stat().st_size)
-        yield from engine.map(plan_zone, largest)
+        yield from engine.map(plan_zone, sorted(tasks, key=lambda task: -task.photos.stat().st_size))
         before.update(phase)
 
 
-def _explain(photos: Photos, scenes: gpd.GeoDataFrame, grid: Grid, tally: Tally) -> None:
+def _explain(job: _Job) -> None:
     """Say why there is no chip at all."""
-    span = f"{photos.lon.min():.4f}, {photos.lat.min():.4f}, {photos.lon.max():.4f}, {photos.lat.max():.4f}"
-    bounds = ", ".join(f"{value:.4f}" for value in scenes.total_bounds)
+    lon, lat = job.photos.lon, job.photos.lat
+    span = ", ".join(f"{value:.4f}" for value in (lon.min(), lat.min(), lon.max(), lat.max()))
+    bounds = ", ".join(f"{value:.4f}" for value in job.scenes.total_bounds)
     where = f"Photos span {span}, scenes {bounds} (west, south, east, north)"
-    if not tally.photos["scene-edge"]:
+    if not job.tally.photos["scene-edge"]:
         raise NoPairs(
             f"No photo lies on any scene. {where}: give scenes of the photos' region, and check that lon and lat are "
             "not swapped."
         )
-    if {"width", "height", "gsd"} <= set(scenes.columns):
-        widest = float((scenes[["width", "height"]].min(axis=1) * scenes["gsd"]).max())
-        if widest < grid.extent * 0.999:
-            raise SceneTooSmall(
-                f"A chip of {grid.size} px at {grid.gsd:g} m is {grid.extent:g} m wide, but the largest scene is "
-                f"{widest:.0f} m: choose a smaller chip size or gsd."
-            )
+    widest = _widest(job.scenes)
+    if widest < job.grid.extent * 0.999:
+        raise SceneTooSmall(
+            f"A chip of {job.grid.size} px at {job.grid.gsd:g} m is {job.grid.extent:g} m wide, but the largest scene "
+            f"is {widest:.0f} m: choose a smaller chip size or gsd."
+        )
     raise NoPairs(
-        f"No chip of {grid.extent:g} m centred on a photo lies wholly on scenes. {where}: choose a smaller chip size "
-        "or gsd."
+        f"No chip of {job.grid.extent:g} m centred on a photo lies wholly on scenes. {where}: choose a smaller chip "
+        "size or gsd."
     )
+
+
+def _widest(scenes: gpd.GeoDataFrame) -> float:
+    """The shorter side of the largest scene in metres; infinite where the table does not say."""
+    if not {"width", "height", "gsd"} <= set(scenes.columns):
+        return np.inf
+    return float((scenes[["width", "height"]].min(axis=1) * scenes["gsd"]).max())
 
 
 # --- choice -----------------------------------------------------------------------------------------------
 
 
-def _chosen(
-    draft: Draft, photos: Photos, scenes: gpd.GeoDataFrame, grid: Grid, settings: PairSettings, tally: Tally
-) -> Draft:
-    """The chips to cut, in place order, with their split."""
-    sieve = Sieve(draft, tally)
+def _chosen(draft: Draft, job: _Job) -> Draft:
+    """The chips to cut, with their split."""
+    settings = job.settings
     served = np.zeros(len(draft.chips), np.bool_)
     served[draft.stacks.chip] = True
-    sieve.keep_chips(served, "no-scene-in-time")
-    draft = sieve.result()
-    if settings.density_cap is not None:
-        sieve, names = Sieve(draft, tally), draft.names(grid, settings.time_bin_days)
-        keep = density_cap(draft, names, settings.density_cap, settings.density_km, settings.seed)
-        sieve.keep_chips(keep, "density-cap")
-        draft = sieve.result()
+    draft = _sieved(draft, served, "no-scene-in-time", job.tally)
     if draft.chips.empty:
         raise NoPairs("No chip has a scene within max_gap_days of its photos: give scenes of other dates, or raise it.")
-    draft = divide(draft, photos, scenes, grid, settings.division(grid), tally)
+    if settings.density_cap is not None:
+        names = draft.names(job.grid, settings.time_bin_days)
+        keep = density_cap(draft, names, settings.density_cap, settings.density_km, settings.seed)
+        draft = _sieved(draft, keep, "density-cap", job.tally)
+    draft = divide(draft, job.photos, job.scenes, job.grid, settings.division(job.grid), job.tally)
     if draft.chips.empty:
         raise NoPairs("No chip is left between the splits: use larger blocks, a smaller buffer_m, or more ground.")
     _note_empty_splits(draft, settings)
     return draft
+
+
+def _sieved(draft: Draft, keep: Any, reason: str, tally: Tally) -> Draft:
+    """Some chips, the others counted under a reason."""
+    sieve = Sieve(draft, tally)
+    sieve.keep_chips(keep, reason)
+    return sieve.result()
 
 
 def _note_empty_splits(draft: Draft, settings: PairSettings) -> None:
@@ -225,49 +290,27 @@ def _note_empty_splits(draft: Draft, settings: PairSettings) -> None:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def _write(
-    folder: Path,
-    draft: Draft,
-    photos: Photos,
-    scenes: gpd.GeoDataFrame,
-    sensor: Sensor,
-    grid: Grid,
-    settings: PairSettings,
-    inputs: dict[str, list[Path]],
-) -> Planned:
-    """Write the plan's tables."""
-    names = draft.names(grid, settings.time_bin_days)
-    chip_bytes = len(sensor.bands) * grid.size**2 * np.dtype(sensor.dtype).itemsize
-    starts = shard_starts(draft, max(1, settings.shard_mb * 2**20 // chip_bytes))
+def _write(draft: Draft, job: _Job, digest: str, zones: dict[str, dict[str, int]]) -> Planned:
+    """Write the plan's tables, side by side."""
+    names = draft.names(job.grid, job.settings.time_bin_days)
+    starts = shard_starts(draft, max(1, job.settings.shard_mb * 2**20 // _chip_bytes(job)))
     used = np.flatnonzero(draft.paired)
-    write_scenes(folder / "scenes.parquet", scenes, draft)
+    scenes = write_scenes(job.folder / "scenes.parquet", job.scenes, draft)
+    ids = job.scenes["scene_id"].tolist()
     tables = (
-        (copy_rows, inputs["photos"], photos.row[used], folder / "photos.parquet"),
-        (write_pairs, folder / "pairs.parquet", draft, names, photos, starts),
-        (write_chips, folder / "chips.parquet", draft, names, grid, starts, scenes["scene_id"].tolist()),
+        (copy_rows, job.inputs["photos"], job.photos.row[used], job.folder / "photos.parquet"),
+        (write_pairs, job.folder / "pairs.parquet", draft, names, job.photos, starts),
+        (write_chips, job.folder / "chips.parquet", draft, names, job.grid, starts, ids),
     )
     with ThreadPoolExecutor(len(tables)) as pool:
         writing: list[Future[None]] = [pool.submit(*table) for table in tables]
         for done in track(as_completed(writing), "Writing tables", len(tables)):
             done.result()
     counts = {"chips": len(draft.chips), "pairs": len(draft.pairs), "photos": len(used), "shards": len(starts) - 1}
-    scene_count = len(np.unique(draft.stacks.lead))
     splits = count_by_split(draft.chips["split"].to_numpy())
-    return Planned("", sensor.name, grid, inputs, {**counts, "scenes": scene_count}, splits, {})
+    return Planned(digest, job.sensor.name, job.grid, job.inputs, {**counts, "scenes": scenes}, splits, zones)
 
 
-def make_pairs(
-    photos: Path | Sequence[Path],
-    scenes: Path | Sequence[Path],
-    out: Path,
-    *,
-    settings: PairSettings | None = None,
-    teacher: Teacher | None = None,
-    engine: str = "local",
-    workers: int | None = None,
-) -> PairSummary:
-    """Plan pairs and materialise them: both stages in one call; see `plan_pairs` and `materialise`."""
-    from geograft.pairs.materialise import materialise
-
-    plan_pairs(photos, scenes, out, settings=settings, teacher=teacher, engine=engine, workers=workers)
-    return materialise(out, engine=engine, workers=workers)
+def _chip_bytes(job: _Job) -> int:
+    """The size of a chip's pixels."""
+    return int(len(job.sensor.bands) * job.grid.size**2 * np.dtype(job.sensor.dtype).itemsize)

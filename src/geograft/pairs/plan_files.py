@@ -158,7 +158,8 @@ def _writer(path: Path, schema: pa.Schema, repeated: list[str]) -> pq.ParquetWri
     return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated)
 
 
-def write_scenes(path: Path, table: gpd.GeoDataFrame, draft: Draft) -> None:
-    """Write the scenes that stacks name."""
+def write_scenes(path: Path, table: gpd.GeoDataFrame, draft: Draft) -> int:
+    """Write the scenes that stacks name; gives their number."""
     used = {*np.unique(draft.stacks.lead).tolist(), *(one for more in draft.stacks.more.values() for one in more)}
     write_table(table.iloc[sorted(used)], path)
+    return len(used)

@@ -13,6 +13,7 @@ from geograft.pairs.figures import equal_earth, write_map
 from geograft.pairs.folder import open_folder
 from geograft.pairs.histograms import Histogram
 from geograft.pairs.plan import PairSettings, make_pairs
+from geograft.pairs.provenance import commands, stages
 from geograft.tables import read_manifest, read_table, write_manifest, write_table
 
 SMALL = PairSettings(chip_size=32, block_m=96, buffer_m=16, fractions=(0.6, 0.2, 0.2))
@@ -182,3 +183,12 @@ def test_quantiles_of_a_histogram_are_within_half_a_percent():
     assert histogram.unknown == 7
     assert histogram.counts.tolist() == [(values < 50).sum(), (values >= 50).sum()]
     assert histogram.quantile(0.5) == pytest.approx(np.median(values), rel=6e-3)
+
+
+def test_the_commands_name_files_and_no_folders_of_this_machine(pairs, tmp_path):
+    lines = commands(stages(open_folder(pairs)))
+    assert lines[-2:] == [
+        "geograft pairs plan photos.parquet scenes.parquet pairs/",
+        "geograft pairs materialise pairs/",
+    ]
+    assert str(tmp_path) not in write_card(pairs).read_text()

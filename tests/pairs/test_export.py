@@ -2,6 +2,8 @@ import csv
 import hashlib
 import json
 import subprocess
+import sys
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -249,3 +251,17 @@ def test_the_collection_names_every_shard_with_its_checksum(pairs, tmp_path):
     items = read_table(tmp_path / "out" / "items.parquet")
     hrefs = {row["pixels"]["href"] for row in items["assets"]}
     assert hrefs == {f"./{name}/00000.tar" for name in FOLDERS.values()}
+
+
+def test_an_export_killed_at_any_moment_resumes_to_the_same_bytes(pairs, tmp_path):
+    publish(pairs, tmp_path / "whole", form="webdataset")
+    code = (
+        "import sys; from geograft.pairs.export import *; "
+        "export(sys.argv[1], sys.argv[2], settings=ExportSettings(form='webdataset'), workers=1)"
+    )
+    command = [sys.executable, "-c", code, str(pairs), str(tmp_path / "out")]
+    for delay in (1.5, 2.0, 2.5, 3.0):
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, timeout=delay, check=False, capture_output=True)  # a timeout ends it by SIGKILL
+    publish(pairs, tmp_path / "out", form="webdataset")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")

@@ -11,17 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import NDArray
 
 from geograft.errors import MissingColumns, MissingInput, UnreadableTable
+from geograft.geoparquet import coordinates
 from geograft.pairs.shards import shard_paths
 from geograft.tables import Manifest, read_manifest
 
 BATCH = 2**18
 """Rows that are held at once where a table is streamed."""
-
-_WKB_POINT = 21
 
 
 @dataclass(frozen=True)
@@ -172,20 +170,6 @@ def places(values: pa.ChunkedArray, among: Any) -> NDArray[np.int32]:
 
 def lon_lat(values: pa.ChunkedArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Longitudes and latitudes of a WKB column of points."""
-    parts = [_points(chunk) for chunk in values.chunks]
-    whole = np.concatenate([*parts, np.empty((0, 2))])
-    return whole[:, 0], whole[:, 1]
-
-
-def _points(chunk: Any) -> NDArray[np.float64]:
-    """The coordinates of a chunk of WKB points, (N, 2); read straight from memory where all are plain points."""
-    lengths = np.asarray(pc.fill_null(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False))
-    if len(chunk) and (lengths == _WKB_POINT).all():
-        wide = chunk.cast(pa.large_binary())
-        starts = np.frombuffer(wide.buffers()[1], np.int64)[wide.offset : wide.offset + 1]
-        raw = np.frombuffer(wide.buffers()[2], np.uint8)[starts[0] : starts[0] + _WKB_POINT * len(chunk)]
-        records = raw.reshape(-1, _WKB_POINT)
-        if (records[:, 0] == 1).all():
-            return np.ascontiguousarray(records[:, 5:]).view("<f8").reshape(-1, 2)
-    points = shapely.from_wkb(chunk.to_numpy(zero_copy_only=False))
-    return np.stack([shapely.get_x(points), shapely.get_y(points)], axis=1)
+    parts = [coordinates(chunk) for chunk in values.chunks]
+    lon, lat = (np.concatenate([*(part[axis] for part in parts), np.empty(0)]) for axis in (0, 1))
+    return lon, lat

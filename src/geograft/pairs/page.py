@@ -174,7 +174,8 @@ def shown(chip: ShownChip, place: int) -> dict[str, Any]:
 
 def spread(positions: Sequence[tuple[float, float]], size: float) -> list[tuple[float, float]]:
     """Where the numbers of photos stand in a picture of `size` pixels: at their positions, or beside a number there."""
-    apart, found = 0.056 * size, []
+    apart = 0.056 * size
+    found: list[tuple[float, float]] = []
     for col, row in positions:
         steps = [(0.0, 0)] + [(reach * apart, turn) for reach in (1.05, 2.1, 3.2) for turn in range(12)]
         tries = [

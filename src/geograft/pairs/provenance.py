@@ -1,6 +1,6 @@
 """What each stage left out on the way to a folder of pairs, by the manifests that it was made through."""
 
-import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ class Stage:
         inputs: paths that it read, by name.
         settings: its settings.
         versions: of Python and the libraries.
+        output: name of the table or folder that it wrote.
     """
 
     name: str
@@ -34,15 +35,16 @@ class Stage:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    output: str = ""
 
 
 def stages(folder: PairFolder) -> list[Stage]:
     """The stages that led to a folder of pairs, first to last; those whose manifest is gone are absent."""
-    found: dict[Path, Manifest] = {}
+    found: dict[Path, tuple[str, Manifest]] = {}
     _collect(folder.tables, found)
     if folder.tables != folder.root / "plan":
         _collect(folder.root / "plan", found)
-    everything = [stage for manifest in found.values() for stage in _stages_of(manifest)]
+    everything = [stage for output, manifest in found.values() for stage in _stages_of(manifest, output)]
     return sorted(_own(_merged(everything)), key=_rank)
 
 
@@ -63,15 +65,18 @@ def _without(counts: Mapping[str, int], other: Mapping[str, int]) -> dict[str, i
     return {reason: count for reason, count in left.items() if count > 0}
 
 
-def _collect(output: Path, found: dict[Path, Manifest]) -> None:
+def _collect(output: Path, found: dict[Path, tuple[str, Manifest]]) -> None:
     """Read the manifest of an output and, through its inputs, those before it."""
     path = manifest_path(output)
     if path in found or not path.is_file():
         return
     try:
-        found[path] = manifest = read_manifest(path)
+        manifest = read_manifest(path)
     except (GeograftError, OSError):
         return
+    whole = output.absolute()
+    name = whole.parent.name if whole.name == "plan" else whole.name
+    found[path] = (f"{name}/" if output.is_dir() else name, manifest)
     for text in _paths(manifest.inputs):
         for base in (Path(), path.parent, path.parent.parent):
             if (base / text).exists():
@@ -91,14 +96,14 @@ def _paths(inputs: Any) -> Iterator[str]:
             yield from _paths(value)
 
 
-def _stages_of(manifest: Manifest) -> Iterator[Stage]:
+def _stages_of(manifest: Manifest, output: str) -> Iterator[Stage]:
     """The counts that a manifest holds: of its rows, and of planned chips where it dropped some."""
     counts = manifest.counts if isinstance(manifest.counts, Mapping) else {}
     settings = manifest.settings if isinstance(manifest.settings, Mapping) else {}
     what = "scenes" if manifest.stage == "scenes" else "photos"
     yield Stage(
         manifest.stage, what, int(counts.get("done", 0)), _counts(counts.get("skipped")), _counts(counts.get("failed")),
-        manifest.inputs, settings, manifest.versions,
+        manifest.inputs, settings, manifest.versions, output,
     )  # fmt: skip
     dropped = _counts(manifest.extra.get("chips_dropped"))
     if dropped:
@@ -122,7 +127,7 @@ def _merged(everything: list[Stage]) -> list[Stage]:
         before = merged[key]
         merged[key] = Stage(
             stage.name, stage.what, before.done + stage.done, _added(before.skipped, stage.skipped),
-            _added(before.failed, stage.failed), before.inputs, before.settings, before.versions,
+            _added(before.failed, stage.failed), before.inputs, before.settings, before.versions, before.output,
         )  # fmt: skip
     return list(merged.values())
 
@@ -144,6 +149,7 @@ def commands(found: list[Stage]) -> list[str]:
     for stage in found:
         if stage.what == "chips":
             continue
-        inputs = " ".join(json.dumps(Path(text).name) for text in sorted(set(_paths(stage.inputs))))
-        lines.append(f"geograft {stage.name} {inputs}".rstrip())
+        materialised = stage.name == "pairs materialise"
+        inputs = [] if materialised else sorted({Path(text).name for text in _paths(stage.inputs)})
+        lines.append(" ".join(["geograft", stage.name, *map(shlex.quote, filter(None, [*inputs, stage.output]))]))
     return lines

@@ -72,6 +72,23 @@ def test_the_result_does_not_depend_on_the_window(make_scene):
     assert np.abs(part.pixels.astype(int) - whole.pixels[:, 20:40, 10:50]).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        grid(37_000, 5_010_000, gsd=10.0, shape=(128, 128), crs="EPSG:32633"),
+        GeoBox((128, 128), Affine(1e-4, 0, 9.03, 0, -1e-4, 45.1), "EPSG:4326"),
+    ],
+    ids=["another zone", "degrees"],
+)
+def test_even_noise_in_another_projection_is_the_same_whatever_the_window(make_scene, box):
+    noise = np.random.default_rng(0).integers(1000, 4000, (5, 1200, 1200))
+    scene = open_scene(make_scene(sensor="world-10m", pixels=noise))
+    whole, part = read(scene, box), read(scene, box[17:117, 40:101])
+    assert whole.valid.mean() > 0.9
+    assert np.array_equal(part.valid, whole.valid[17:117, 40:101])
+    assert np.abs(part.pixels.astype(int) - whole.pixels[:, 17:117, 40:101]).max() <= 5
+
+
 def holes(size=64):
     hole = np.zeros((size, size), bool)
     hole[10:30, 10:30] = True

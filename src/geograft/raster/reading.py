@@ -5,7 +5,7 @@ directly, any other through a warp (bilinear).
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,16 @@ from rasterio.windows import Window
 from geograft.raster import tiles
 from geograft.raster.files import with_file
 from geograft.raster.globe import turns
+from geograft.raster.grids import ground_gsd
 from geograft.raster.scene import Scene
 
 Block = tuple[NDArray[Any], NDArray[np.bool_]]
 """Bands (C, H, W) and validity (H, W)."""
+
+_TOLERANCE_PX = 0.001
+"""How far off GDAL may place a pixel: so little that what is read does not depend on the window."""
+_AVERAGED = 0.9
+"""Pixels finer than this share of the target's are averaged over its area, others interpolated."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +151,21 @@ def _warp(
         "src_nodata": nodata,
         "add_alpha": ColorInterp.alpha not in file.colorinterp,
         "UNIFIED_SRC_NODATA": "YES",
+        "tolerance": _TOLERANCE_PX,
     }
+    if _gsd(file.crs.to_wkt(), file.transform, file.shape) > _AVERAGED * ground_gsd(geobox):
+        options |= {"XSCALE": "1", "YSCALE": "1"}  # GDAL's own kernel depends on the window, and is slower
     if shift:
         options["src_transform"] = Affine.translation(shift, 0) @ file.transform
     with WarpedVRT(file, **options) as warped:
         block = warped.read((*bands, warped.count))
     return block[:-1], block[-1] > 0
+
+
+@lru_cache(maxsize=256)
+def _gsd(crs: str, transform: Affine, shape: tuple[int, int]) -> float:
+    """Metres per pixel of a file on the ground."""
+    return ground_gsd(GeoBox(shape, transform, crs))
 
 
 def _aligned_window(file: Any, geobox: GeoBox) -> Window | None:

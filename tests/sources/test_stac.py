@@ -86,6 +86,7 @@ def test_an_item_becomes_a_scene_of_several_files(tmp_path):
     assert read(scene, GRID[10]).pixels[:, 50, 50].tolist() == [2000, 2100, 2200, 2300, 2400]
     assert cloud_share(scene, GRID[10]) == 0.25
     assert scene.taken == row.taken
+    assert scene_of(row) is scene
 
 
 def test_a_catalogue_is_walked_to_its_items_and_what_is_broken_is_counted(tmp_path):

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -125,24 +126,26 @@ def scene_of(row: Mapping[str, Any]) -> Scene:
         GeograftError: the scene cannot be opened, or contradicts its row; see `open_scene`.
     """
     values = tuple(_text(row, name) for name in ("uri", "sensor", "assets", "mask_uri", "signer"))
-    shift = row.get("shift")
-    moved = 0 if shift is None or pd.isna(shift) else int(shift)
+    shift, taken = (None if pd.isna(row.get(name)) else row.get(name) for name in ("shift", "taken"))
     files = json.loads(values[2]).values() if values[2] else (values[0] or "",)
-    scene = _opened(values, moved, tuple(modified(file) for file in files))
-    taken = row.get("taken")
-    known = taken is not None and not pd.isna(taken)
-    return replace(scene, taken=pd.Timestamp(taken).to_pydatetime()) if known and scene.taken is None else scene
+    when = None if taken is None else pd.Timestamp(taken).to_pydatetime()
+    return _opened(values, int(shift or 0), when, tuple(modified(file) for file in files))
 
 
 @lru_cache(maxsize=256)
-def _opened(values: tuple[str | None, ...], shift: int, modified_: tuple[tuple[int, int], ...]) -> Scene:  # noqa: ARG001
-    """The scene of a row's facts; files written anew are opened anew."""
+def _opened(
+    values: tuple[str | None, ...],
+    shift: int,
+    taken: datetime | None,
+    modified_: tuple[tuple[int, int], ...],  # noqa: ARG001 - files written anew are opened anew
+) -> Scene:
+    """The scene of a row's facts."""
     uri, sensor, assets, mask_uri, signer = values
     if assets is None:
         scene = open_scene(uri or "", sensor=sensor, signer=signer, shift=shift)
-        return replace(scene, mask_uri=mask_uri)
-    found = json.loads(assets)
-    return open_assets(uri or "", found, sensor or "", mask_uri=mask_uri, signer=signer, shift=shift)
+    else:
+        scene = open_assets(uri or "", json.loads(assets), sensor or "", signer=signer, shift=shift)
+    return replace(scene, mask_uri=mask_uri, taken=scene.taken or taken)
 
 
 def _text(row: Mapping[str, Any], name: str) -> str | None:

@@ -19,6 +19,12 @@ from geograft.pairs.planned import PlanFolder
 from geograft.pairs.shards import PHOTO_FIELDS, row_groups, shard_metadata
 from geograft.tables import atomic
 
+PHOTO_ROWS = 2**17
+"""Rows of the photo table that are held at once."""
+
+MERGE = 2**22
+"""Hashes of photos that are gathered before those of a shard and of the next are put together."""
+
 PAIR_FIELDS = tuple((name, kind) for name, kind in PHOTO_FIELDS if name != "embedding")
 CHIP_FIELDS = (
     "chip_id", "epsg", "left", "top", "gsd", "size", "scene_id", "scene_uri", "scene_ids", "sensor", "taken",
@@ -70,6 +76,7 @@ def write_tables(plan: PlanFolder, shards: Sequence[Path], embeddings: Path | No
     made = Made()
     uris = _scene_uris(plan)
     used: list[Hashes] = []
+    pending = 0
     lost: dict[str, list[Hashes]] = {}
     with _table_writer(plan.out / "chips.parquet") as chips, _table_writer(plan.out / "pairs.parquet") as pairs:
         for number, path in enumerate(shards):
@@ -78,6 +85,9 @@ def write_tables(plan: PlanFolder, shards: Sequence[Path], embeddings: Path | No
             pairs(found := _pair_rows(shard))
             _count(made, shard, len(found))
             used.append(_keys(found))
+            pending += len(used[-1])
+            if pending > MERGE:
+                used, pending = [_distinct(used)], 0
             _lose(plan, number, path, made, lost)
     kept = _distinct(used)
     made.lost = _count_lost(kept, lost)
@@ -186,7 +196,11 @@ def _keys(pairs: pa.Table) -> Hashes:
 
 def _distinct(parts: list[Hashes]) -> Hashes:
     """Hashes of several lists, each once, ascending."""
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+    if not parts:
+        return np.empty(0, np.uint64)
+    merged = np.concatenate(parts)
+    merged.sort()  # in place, where np.unique would hold several copies
+    return merged[np.concatenate([[True], merged[1:] != merged[:-1]])] if len(merged) else merged
 
 
 def _count_in(kept: Hashes, table: Path) -> int:
@@ -209,8 +223,8 @@ def _write_photos(plan: PlanFolder, kept: Hashes) -> int:
     meta = _geo(file.schema_arrow)
     count = 0
     with _table_writer(plan.out / "photos.parquet") as photos:
-        for number in range(file.num_row_groups):
-            rows = file.read_row_group(number)
+        for batch in file.iter_batches(PHOTO_ROWS):
+            rows = pa.Table.from_batches([batch])
             rows = rows.filter(pa.array(_among(hash_ids(rows["photo_id"], "photo"), kept)))
             photos(rows.replace_schema_metadata(meta))
             count += len(rows)

@@ -83,19 +83,26 @@ class PlanFolder:
         """Pixels along a chip's side."""
         return int(self.manifest.settings["chip_size"])
 
+    @cached_property
+    def _files(self) -> dict[str, pq.ParquetFile]:
+        """The tables that are open: of millions of chips a footer alone takes a while to read."""
+        return {}
+
     def file(self, table: str) -> pq.ParquetFile:
         """An open table of the plan.
 
         Raises:
             MissingInput, UnreadableTable: it is absent or damaged.
         """
-        path = self.folder / f"{table}.parquet"
-        if not path.is_file():
-            raise MissingInput(f"The plan lacks {path}: make it again with `geograft pairs plan`.")
-        try:
-            return pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise UnreadableTable(f"{path} is damaged ({error}): make the plan again.") from error
+        if table not in self._files:
+            path = self.folder / f"{table}.parquet"
+            if not path.is_file():
+                raise MissingInput(f"The plan lacks {path}: make it again with `geograft pairs plan`.")
+            try:
+                self._files[table] = pq.ParquetFile(path)
+            except (pa.ArrowException, OSError) as error:
+                raise UnreadableTable(f"{path} is damaged ({error}): make the plan again.") from error
+        return self._files[table]
 
     def rows(self, table: str, shard: int, columns: Iterable[str] | None = None) -> pa.Table:
         """The rows of a table (`chips` or `pairs`) that belong to a shard."""

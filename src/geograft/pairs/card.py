@@ -76,7 +76,7 @@ def write_card(folder: str | Path, *, settings: CardSettings | None = None) -> P
         MissingColumns, UnreadableTable, EmptyTable: a table is damaged or empty.
     """
     tables = open_folder(folder)
-    leaks = leakage(tables.root)
+    leaks = leakage(tables)
     evidence = Evidence(tables, facts_of(tables), leaks, settings or CardSettings())
     save_leakage(leaks, tables.tables / "leakage.json")
     return write_card_of(evidence, tables.root)

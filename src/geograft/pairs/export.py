@@ -238,7 +238,7 @@ def _write_lists(tables: PairFolder, out: Path) -> None:
 
 def _describe(tables: PairFolder, out: Path, settings: ExportSettings) -> dict[str, int]:
     """Write leakage report, card and collection; gives what leaks."""
-    facts, leaks = facts_of(tables), leakage(tables.root)
+    facts, leaks = facts_of(tables), leakage(tables)
     title = settings.title or tables.root.absolute().name
     save_leakage(leaks, out / "leakage.json")
     about = CardSettings(title, settings.description, settings.imagery_licence, settings.form, _private(settings))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from geograft.errors import EmptyTable, UnknownSensor
-from geograft.pairs.folder import PairFolder, codes, column, names, numbers, places, stream
+from geograft.pairs.folder import PairFolder, codes, column, names, numbers, stream
 from geograft.pairs.histograms import (
     ACCURACY_LABELS,
     ACCURACY_M,
@@ -187,9 +187,7 @@ def _narrowest(lon: NDArray[np.float64]) -> tuple[float, float]:
 def _by_split(folder: PairFolder, chips: Chips) -> tuple[dict[str, SplitCount], Histogram, int]:
     """Chips, pairs and photos of each split; the time gaps; the number of pairs."""
     gaps = Histogram("Days from scene to photo", GAP_LABELS, GAP_DAYS)
-    ids = column(folder.chips, "chip_id")
-    chip = places(column(folder.pairs, "chip_id"), ids)
-    photo = places(column(folder.pairs, "photo_id"), column(folder.photos, "photo_id"))
+    chip, photo = folder.chip_of_pair, folder.photo_of_pair
     of_pair = np.where(chip >= 0, chips.split[chip], -1)
     if "time_gap_days" in names(folder.pairs):
         for table in stream(folder.pairs, ["time_gap_days"]):
@@ -199,8 +197,9 @@ def _by_split(folder: PairFolder, chips: Chips) -> tuple[dict[str, SplitCount], 
     splits = {}
     for number, name in enumerate(chips.splits):
         mine = of_pair == number
-        photos = len(np.unique(photo[mine]))
-        splits[name] = SplitCount(int((chips.split == number).sum()), int(mine.sum()), photos)
+        seen = np.zeros(int(photo.max(initial=-1)) + 1, np.bool_)
+        seen[photo[mine & (photo >= 0)]] = True
+        splits[name] = SplitCount(int((chips.split == number).sum()), int(mine.sum()), int(seen.sum()))
     return splits, gaps, len(chip)
 
 

@@ -65,6 +65,16 @@ class PairFolder:
         path = self.tables / "manifest.json"
         return read_manifest(path) if path.is_file() else Manifest("pairs")
 
+    @cached_property
+    def chip_of_pair(self) -> NDArray[np.int32]:
+        """The row of the chip table that each pair names, -1 where none does, (P,)."""
+        return places(column(self.pairs, "chip_id"), column(self.chips, "chip_id"))
+
+    @cached_property
+    def photo_of_pair(self) -> NDArray[np.int32]:
+        """The row of the photo table that each pair names, -1 where none does, (P,)."""
+        return places(column(self.pairs, "photo_id"), column(self.photos, "photo_id"))
+
     @property
     def split_by(self) -> str | None:
         """What the split goes by: "blocks", "place", "scene"; None where there is none."""
@@ -73,12 +83,14 @@ class PairFolder:
         return None if found == "none" else found
 
 
-def open_folder(folder: str | Path) -> PairFolder:
-    """The tables of a folder: finished pairs, or a plan (the folder's own or in its `plan`).
+def open_folder(folder: "str | Path | PairFolder") -> PairFolder:
+    """The tables of a folder: finished pairs, or a plan (the folder's own or in its `plan`); open ones pass through.
 
     Raises:
         MissingInput: the folder holds neither.
     """
+    if isinstance(folder, PairFolder):
+        return folder
     root = Path(folder)
     for tables in (root, root / "plan"):
         if all((tables / f"{name}.parquet").is_file() for name in ("chips", "pairs", "photos")):

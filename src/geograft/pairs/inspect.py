@@ -48,7 +48,7 @@ def inspect(
         raise EmptySplit(f"{tables.root} has no split {split!r}; it has {', '.join(facts.splits)}.")
     chips = sample_chips(tables, dict(facts.sensors), count=count, seed=seed, split=split)
     title = f"Pairs in {tables.root.absolute().name}"
-    page = inspection_page(tables, facts, leakage(tables.root, pixels=False), chips, title=title)
+    page = inspection_page(tables, facts, leakage(tables, pixels=False), chips, title=title)
     with atomic(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from geograft.pairs.folder import PairFolder, codes, column, lon_lat, names, numbers, open_folder, places
+from geograft.pairs.folder import PairFolder, codes, column, lon_lat, names, numbers, open_folder
 from geograft.pairs.nearness import nearest_of_other_kind
 from geograft.pairs.overlaps import Footprints, overlaps
 from geograft.pairs.twins import shared_patterns
@@ -65,7 +65,7 @@ class Leakage:
         return not any(self.leaks.values())
 
 
-def leakage(folder: Path, *, pixels: bool = True) -> Leakage:
+def leakage(folder: str | Path | PairFolder, *, pixels: bool = True) -> Leakage:
     """Look for anything that the splits of a folder of pairs share.
 
     Memory holds a few numbers a photo and a chip, and the ids of both once; pixels stream.
@@ -95,7 +95,7 @@ def leakage(folder: Path, *, pixels: bool = True) -> Leakage:
     )
 
 
-def write_leakage(folder: Path, *, pixels: bool = True) -> Path:
+def write_leakage(folder: str | Path, *, pixels: bool = True) -> Path:
     """Write what `leakage` finds as leakage.json beside the pairs' tables; the same pairs give the same bytes.
 
     Returns:
@@ -167,10 +167,8 @@ def _shared_photos(tables: PairFolder, split: NDArray[np.uint8]) -> dict[str, An
 
 def _photo_masks(tables: PairFolder, split: NDArray[np.uint8]) -> Masks:
     """The splits that each photo lies in, a bit a split, (P,)."""
-    chip = places(column(tables.pairs, "chip_id"), column(tables.chips, "chip_id"))
-    photo_ids = column(tables.photos, "photo_id")
-    photo = places(column(tables.pairs, "photo_id"), photo_ids)
-    masks = np.zeros(len(photo_ids), np.uint64)
+    chip, photo = tables.chip_of_pair, tables.photo_of_pair
+    masks = np.zeros(len(column(tables.photos, "photo_id")), np.uint64)
     known = (chip >= 0) & (photo >= 0)
     of_pair = split[chip[known]]
     photo = photo[known]

@@ -20,6 +20,7 @@ from geograft.pairs.photo_rows import COLUMNS
 CITIES = 1500
 PART = 500_000
 METRES = 111_320.0
+DATES = ("2016-06-01", "2021-06-01")
 YEARS = (np.datetime64("2013-01-01", "us"), np.datetime64("2024-12-31", "us"))
 
 
@@ -29,7 +30,9 @@ def cities(seed: int) -> pd.DataFrame:
     share = 1 / np.arange(1, CITIES + 1) ** 0.8
     lat = np.clip(np.where(rng.random(CITIES) < 0.75, rng.normal(42, 9, CITIES), rng.normal(-18, 14, CITIES)), -55, 66)
     radius = 1200 + 9000 * (share / share[0]) ** 0.4
-    return pd.DataFrame({"lon": rng.uniform(-170, 170, CITIES), "lat": lat, "share": share / share.sum(), "radius": radius})
+    return pd.DataFrame(
+        {"lon": rng.uniform(-170, 170, CITIES), "lat": lat, "share": share / share.sum(), "radius": radius}
+    )
 
 
 def write_photos(path: Path, count: int, seed: int = 0) -> Path:
@@ -56,7 +59,9 @@ def _part(towns: pd.DataFrame, first: int, count: int, seed: int) -> pa.Table:
     columns = {
         "photo_id": ids,
         "accuracy_m": pa.array(rng.choice([5.0, 10.0, 30.0], count).astype(np.float32)),
-        "heading_deg": pa.array(np.where(rng.random(count) < 0.4, rng.uniform(0, 360, count), np.nan), from_pandas=True),
+        "heading_deg": pa.array(
+            np.where(rng.random(count) < 0.4, rng.uniform(0, 360, count), np.nan), from_pandas=True
+        ),
         "fov_deg": pa.nulls(count, pa.float32()),
         "taken": pa.array(taken).cast(pa.timestamp("us", "UTC")),
         "user": pa.array(user).cast(pa.string()),
@@ -72,7 +77,9 @@ def _part(towns: pd.DataFrame, first: int, count: int, seed: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _offsets(rng: np.random.Generator, city: np.ndarray, radius: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _offsets(
+    rng: np.random.Generator, city: np.ndarray, radius: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Metres east and north of the city's middle: at a sight, across town, or in the country."""
     count = len(city)
     kind = rng.random(count)
@@ -91,8 +98,8 @@ def _sights(city: np.ndarray, sight: np.ndarray, seed: int) -> tuple[np.ndarray,
     return low / 2**20 * 2 * np.pi, high / 2**20 * 1.5
 
 
-def write_scenes(path: Path, *, seed: int = 0, dates: tuple[str, ...] = ("2016-06-01", "2021-06-01")) -> Path:
-    """A scene table: squares of 0.25 degrees side by side over all cities, at several dates."""
+def write_scenes(path: Path, *, seed: int = 0, dates: tuple[str, ...] = DATES, overlap: float = 2e-4) -> Path:
+    """A scene table: squares of 0.25 degrees over all cities at several dates, with so many degrees of overlap."""
     towns = cities(seed)
     step, cells = 0.25, set()
     for lon, lat, radius in zip(towns["lon"], towns["lat"], towns["radius"], strict=True):
@@ -106,7 +113,9 @@ def write_scenes(path: Path, *, seed: int = 0, dates: tuple[str, ...] = ("2016-0
         uri="/nowhere/" + table["scene_id"] + ".tif", sensor="naip", taken=pd.to_datetime(table["taken"], utc=True),
         epsg=0, gsd=1.0, width=20_000, height=20_000, kind="file", cloud_share=0.0,
     )  # fmt: skip
-    edge = 1e-4  # neighbours overlap by some metres, as scenes do
-    shapes = shapely.box(table["west"] - edge, table["south"] - edge, table["west"] + step + edge, table["south"] + step + edge)
+    edge = overlap / 2
+    shapes = shapely.box(
+        table["west"] - edge, table["south"] - edge, table["west"] + step + edge, table["south"] + step + edge
+    )
     gpd.GeoDataFrame(table.drop(columns=["west", "south"]), geometry=shapes, crs=4326).to_parquet(path, index=False)
     return path

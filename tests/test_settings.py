@@ -4,6 +4,7 @@ import pytest
 
 from geograft.errors import BadSetting, MissingInput
 from geograft.settings import settings_from
+from geograft.sources.photos import PhotoSettings
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,9 @@ def test_a_yaml_mistake_is_told_on_one_line_and_an_empty_file_changes_nothing(tm
     assert "\n" not in str(caught.value)
     path.write_text("# nothing yet\n")
     assert settings_from(Walk, path) == Walk()
+
+
+def test_an_unknown_name_of_nested_settings_is_refused():
+    with pytest.raises(BadSetting, match="max_acuracy_m"):
+        settings_from(PhotoSettings, filters={"max_acuracy_m": 3})
+    assert settings_from(PhotoSettings, filters={"max_accuracy_m": "3"}).filters.max_accuracy_m == 3

@@ -1,9 +1,9 @@
 """One frozen dataclass of settings per command, filled from a YAML file and from options."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from geograft.errors import BadSetting, MissingInput
 
@@ -28,16 +28,24 @@ def settings_from(kind: type[T], config: Path | None = None, **options: Any) -> 
     import pydantic
 
     values = {**_read_yaml(config), **{name: value for name, value in options.items() if value is not None}}
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # T is a dataclass
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise BadSetting(f"unknown settings {', '.join(unknown)}; {kind.__name__} knows {', '.join(sorted(known))}")
+    _refuse_unknown(kind, values)
     try:
         return pydantic.TypeAdapter(kind).validate_python(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadSetting(f"setting {where or kind.__name__}: {first['msg']} (got {first['input']!r})") from error
+
+
+def _refuse_unknown(kind: Any, values: Mapping[str, Any]) -> None:
+    """Refuse names that a dataclass, or a dataclass among its fields, does not have."""
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(map(str, set(values) - known)):
+        raise BadSetting(f"unknown settings {', '.join(unknown)}; {kind.__name__} knows {', '.join(sorted(known))}")
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if is_dataclass(hints[name]) and isinstance(value, Mapping):
+            _refuse_unknown(hints[name], value)
 
 
 def _read_yaml(config: Path | None) -> Mapping[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 
 from geograft.errors import OutputExists
 from geograft.pairs.grid import Grid
+from geograft.pairs.hashing import hash_ids
 from geograft.pairs.intake import Photos
 from geograft.pairs.settings import PairSettings, PairSummary, Tally
 from geograft.tables import Manifest, atomic, read_manifest, write_manifest
@@ -26,12 +26,10 @@ def plan_digest(photos: Photos, scenes: gpd.GeoDataFrame, settings: PairSettings
     digest = hashlib.sha256(json.dumps([PLAN_VERSION, asdict(settings)], default=list).encode())
     for name in ("lon", "lat", "taken", "accuracy", "heading", "user", "place"):
         digest.update(np.ascontiguousarray(getattr(photos, name)).view(np.uint8).data)
-    for buffer in photos.ids.buffers()[1:]:
-        if buffer is not None:
-            digest.update(buffer)
+    digest.update(hash_ids(photos.ids, "plan").tobytes())  # Arrow's own buffers end in bytes that mean nothing
     digest.update(json.dumps(photos.places).encode())
-    for name in sorted({"scene_id", "uri", "taken", "cloud_share"} & set(scenes.columns)):
-        digest.update(pd.util.hash_array(scenes[name].to_numpy(), categorize=False).tobytes())
+    for name in sorted(set(scenes.columns) - {"geometry"}):
+        digest.update(hash_ids(scenes[name].astype("string").fillna(""), name).tobytes())
     digest.update(b"".join(scenes.geometry.to_wkb()))
     return digest.hexdigest()[:16]
 

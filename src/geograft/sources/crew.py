@@ -7,13 +7,13 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pandas as pd
 
-from geograft import __version__
 from geograft.sources.download import AGAIN, UNWELCOME, Downloader, Limits, Refusal
 from geograft.sources.fetch_settings import FetchSettings
 from geograft.sources.fetched import photo_path
@@ -175,4 +175,4 @@ class Crew:
 
 def user_agent(contact: str | None) -> str:
     """What servers are told about who asks."""
-    return f"geograft/{__version__} (photo fetcher{'; ' + contact if contact else ''})"
+    return f"geograft/{version('geograft')} (photo fetcher{'; ' + contact if contact else ''})"

@@ -3,14 +3,20 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from geograft.errors import EmptyTable, GeograftError, MissingInput
 from geograft.models.checkpoints import load_model
 from geograft.models.model import Model
 from geograft.raster import Scene, open_scene
-from geograft.tables import read_table
+from geograft.sources.scenes import scene_of
+from geograft.tables import read_schema, read_table
 
 logger = logging.getLogger(__name__)
+
+_NEEDED, _OPTIONAL = ("scene_id", "uri", "sensor"), ("assets", "mask_uri", "signer", "shift", "kind")
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2"})
 
@@ -59,24 +65,25 @@ def _several(path: Path, sensor: str | None, failed: dict[str, int]) -> Iterator
     rows = _table_rows(path) if path.is_file() else _folder_rows(path, sensor)
     if not rows:
         raise EmptyTable(f"{path} names no scene")
-    for scene_id, uri, kind in rows:
+    for row in rows:
         try:
-            scene = open_scene(uri, sensor=kind)
+            scene = scene_of(row)
         except GeograftError as error:
-            logger.warning("%s skipped: %s", uri, error)
+            logger.warning("%s skipped: %s", row["uri"], error)
             failed["unreadable-scene"] = failed.get("unreadable-scene", 0) + 1
             continue
-        yield scene_id, scene
+        yield str(row["scene_id"]), scene
 
 
-def _table_rows(path: Path) -> list[tuple[str, str, str | None]]:
-    table = read_table(path, columns=["scene_id", "uri", "sensor"])
-    return list(zip(table["scene_id"], table["uri"], table["sensor"], strict=True))
+def _table_rows(path: Path) -> list[dict[str, Any]]:
+    names = [name for name in (*_NEEDED, *_OPTIONAL) if name in read_schema(path).names or name in _NEEDED]
+    return list(pd.DataFrame(read_table(path, columns=names)).to_dict("records"))
 
 
-def _folder_rows(path: Path, sensor: str | None) -> list[tuple[str, str, str | None]]:
+def _folder_rows(path: Path, sensor: str | None) -> list[dict[str, Any]]:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in RASTER_SUFFIXES)
-    return [(file.stem, str(file), sensor) for file in files if not file.stem.endswith("_clouds")]
+    scenes = [file for file in files if not file.stem.endswith("_clouds")]
+    return [{"scene_id": file.stem, "uri": str(file), "sensor": sensor} for file in scenes]
 
 
 def _scene_id(scene: Scene) -> str:

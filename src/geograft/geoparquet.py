@@ -70,7 +70,7 @@ def coordinates(column: pa.Array, crs: str | None = None) -> tuple[Floats, Float
 
 
 def _plain_points(column: pa.Array) -> tuple[Floats, Floats]:
-    """x and y of points, at once where all are plain little-endian ones."""
+    """Easting and northing, or lon and lat, of points, at once where all are plain little-endian ones."""
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
     if not column.null_count and len(column) and (np.diff(ends) == _POINT.itemsize).all():
@@ -97,8 +97,10 @@ def geometry_crs(schema: pa.Schema, path: Any) -> str | None:
     Raises:
         UnreadableTable: the table is no GeoParquet with a column `geometry` of WKB and a CRS.
     """
-    geo = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
-    column = geo.get("columns", {}).get("geometry")
+    try:
+        column = json.loads((schema.metadata or {})[b"geo"])["columns"]["geometry"]
+    except (KeyError, TypeError, ValueError):
+        column = None
     if column is None or column.get("encoding") != "WKB" or column.get("crs", "") is None:
         raise UnreadableTable(
             f"{path} is no GeoParquet with a CRS: make it with `geograft photos` or `geograft scenes`."

@@ -60,14 +60,13 @@ def cover_zone(where: Metric, opens: Bools, covered: Bools, grid: Grid, *, max_o
         grid: the chips' size and sampling.
         max_overlap: the largest share of its ground that a new chip may have in common with an earlier one.
     """
-    keys = cell_keys(where.east, where.north, grid.extent)
+    column, row = where.east / grid.gsd, where.north / grid.gsd
+    keys = cell_keys(column, row, grid.size)
     order = np.argsort(keys, kind="stable")
     cells, starts = np.unique(keys[order], return_index=True)
     starts = np.append(starts, len(keys))
-    x, y = grid.centred(where.east, where.north)
-    layout = (cells, starts, order, where.east, where.north, x, y)
-    centre, chip, photo = _greedy(*layout, opens, covered, grid.size, grid.gsd, max_overlap)
-    return Cover(centre, chip, photo)
+    layout = (cells, starts, order, column, row, *grid.centred(where.east, where.north))
+    return Cover(*_greedy(*layout, opens, covered, grid.size, max_overlap))
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -75,33 +74,32 @@ def _greedy(  # noqa: PLR0913, PLR0917 - a compiled loop over plain arrays
     cells: Any,
     starts: Any,
     order: Any,
-    east: Any,
-    north: Any,
+    column: Any,
+    row: Any,
     x: Any,
     y: Any,
     opens: Any,
     covered: Any,
     size: int,
-    gsd: float,
     max_overlap: float,
 ) -> Any:
     """Visit the photos in order; see `cover_zone`.
+
+    All is in pixels, where a chip's edges are whole numbers: no rounding moves a photo over an edge.
 
     Args:
         cells: keys of the cells that hold photos, ascending, (U,).
         starts: where each cell's photos begin in `order`, (U + 1,).
         order: photos by cell, (N,).
-        east: metres, (N,).
-        north: metres, (N,).
+        column: pixels east of easting 0, (N,).
+        row: pixels north of northing 0, (N,).
         x: grid column of the chip centred on each photo, (N,).
         y: grid row of its top edge, (N,).
         opens: see `cover_zone`.
         covered: see `cover_zone`.
         size: pixels a side.
-        gsd: metres a pixel.
         max_overlap: see `cover_zone`.
     """
-    extent = size * gsd
     limited = max_overlap < 0.5
     newest = np.full(len(cells) if limited else 0, -1, np.int64)
     older = np.empty(len(x) if limited else 0, np.int64)
@@ -112,18 +110,17 @@ def _greedy(  # noqa: PLR0913, PLR0917 - a compiled loop over plain arrays
     for visited in range(len(x)):
         if covered[visited] or not opens[visited]:
             continue
-        left, top = x[visited] * gsd, y[visited] * gsd
-        home = (int(np.floor(north[visited] / extent)), int(np.floor(east[visited] / extent)))
+        left, top = x[visited], y[visited]
+        home = (int(np.floor(row[visited] / size)), int(np.floor(column[visited] / size)))
         if limited and _crowded(cells, newest, older, x, y, visited, home, size, max_overlap):
             continue
         first = members
-        for row in range(int(np.floor((top - extent) / extent)), int(np.floor(top / extent)) + 1):
-            low = np.searchsorted(cells, row * CELL_ROW + int(np.floor(left / extent)))
-            high = np.searchsorted(cells, row * CELL_ROW + int(np.floor((left + extent) / extent)), side="right")
+        for band in range(top // size - 1, top // size + 1):
+            low = np.searchsorted(cells, band * CELL_ROW + left // size)
+            high = np.searchsorted(cells, band * CELL_ROW + left // size + 1, side="right")
             for place in range(starts[low], starts[high]):
                 one = order[place]
-                inside = left <= east[one] < left + extent and top - extent < north[one] <= top
-                if inside or one == visited:
+                if left <= column[one] < left + size and top - size < row[one] <= top:
                     if members == len(photo):
                         chip, photo = _longer(chip), _longer(photo)
                     chip[members], photo[members] = chips, one

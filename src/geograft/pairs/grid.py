@@ -14,10 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
 from geograft.errors import BadSetting
-from geograft.raster.grids import chip_geobox, to_crs
+from geograft.raster.grids import to_crs
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -72,11 +71,6 @@ def groups(values: NDArray[Any]) -> Iterator[tuple[int, Ints]]:
     """Each distinct value, ascending, with the rows that hold it."""
     for value in np.unique(values):
         yield int(value), np.flatnonzero(values == value)
-
-
-def geobox(chip: Any) -> GeoBox:
-    """The GeoBox of a row of the chip table (epsg, left, top, gsd, size)."""
-    return chip_geobox(int(chip.epsg), chip.left, chip.top, gsd=chip.gsd, size=int(chip.size))
 
 
 CELL_ROW = 1 << 32

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from geograft.pairs.embeddings import (
     embed_missing,
     part_paths,
     parts_folder,
-    photo_batches,
     read_embeddings,
     unreadable_photos,
 )
 from geograft.pairs.hashing import Hashes, hash_ids
 from geograft.pairs.intake import Photos
+from geograft.pairs.photo_rows import pick_rows
 from geograft.pairs.settings import PairSettings, Tally, reasons
 
 _SALT = "indoor"
@@ -64,12 +65,13 @@ class IndoorCheck:
         Raises:
             NoTextEncoder: the teacher encodes images only.
         """
-        best = []
-        for prompts in (INDOOR_PROMPTS, OUTDOOR_PROMPTS):
-            text = self.teacher.encode_text(prompts)
-            best.append((embeddings.astype(np.float32) @ text.T).max(axis=1))
-        indoor, outdoor = best
-        return np.asarray(indoor - outdoor > self.margin)
+        inside, outside = ((embeddings.astype(np.float32) @ text.T).max(axis=1) for text in self._texts)
+        return np.asarray(inside - outside > self.margin)
+
+    @cached_property
+    def _texts(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The embeddings of the prompts."""
+        return self.teacher.encode_text(INDOOR_PROMPTS), self.teacher.encode_text(OUTDOOR_PROMPTS)
 
 
 def outdoor(
@@ -109,15 +111,9 @@ def outdoor(
 
 
 def addresses(paths: Sequence[Path], rows: NDArray[np.int64]) -> Iterator[pd.DataFrame]:
-    """photo_id and uri of some rows of all tables one after another, some thousand at a time."""
-    wanted = np.zeros(int(rows.max(initial=-1)) + 1, np.bool_)
-    wanted[rows] = True
-    first = 0
-    for path in paths:
-        for batch in photo_batches(path):
-            here = wanted[first : first + len(batch)]
-            first += len(batch)
-            yield batch[: len(here)][here].astype({"photo_id": str, "uri": str})
+    """photo_id and uri of some rows of all tables one after another, part by part; an unknown uri is empty."""
+    for table, _ in pick_rows(paths, rows, ("photo_id", "uri")):
+        yield table.to_pandas().fillna({"uri": ""})
 
 
 def _refused(parts: Path, check: IndoorCheck) -> tuple[Hashes, Hashes]:

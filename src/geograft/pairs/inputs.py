@@ -40,7 +40,7 @@ def read_scene_tables(paths: Sequence[Path], sensor: str | None) -> tuple[Sensor
         raise EmptyTable(f"{', '.join(map(str, paths))} has no rows: read scenes into the table first.")
     joined = pd.concat(tables, ignore_index=True)
     chosen = _choose_sensor(joined["sensor"].dropna().unique().tolist(), sensor)
-    return chosen, unique_ids(joined[joined["sensor"].isin({chosen.name, sensor})])
+    return chosen, unique_ids(joined[joined["sensor"].isin({chosen.name, sensor or chosen.name})])
 
 
 def _read(path: Path) -> gpd.GeoDataFrame:
@@ -58,7 +58,8 @@ def unique_ids(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
     The suffix is made of the footprint, so it does not depend on where the files lie.
     """
-    table = table.sort_values(["scene_id", "uri"]).drop_duplicates("uri", ignore_index=True)
+    order = [name for name in ("scene_id", "uri", "taken", "cloud_share") if name in table.columns]
+    table = table.sort_values(order).drop_duplicates("uri", ignore_index=True)
     shared = table["scene_id"].duplicated(keep=False)
     if not shared.any():
         return table

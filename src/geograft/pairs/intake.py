@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geograft.errors import EmptyTable, MissingColumns, UnreadableTable
+from geograft.errors import EmptyTable, MissingColumns
 from geograft.geoparquet import coordinates, geometry_crs
 from geograft.pairs.hashing import Hashes, hash_ids
+from geograft.pairs.photo_rows import naming_damage, pick_rows
 from geograft.pairs.times import microseconds
 from geograft.tables import read_schema, track
 
@@ -88,13 +89,11 @@ def read_photos(paths: Sequence[Path], *, seed: int, skipped: Counter[str]) -> P
     """
     schemas = {path: _schema(path) for path in paths}
     total = sum(pq.read_metadata(path).num_rows for path in paths)
-    parts = list(track(_batches(paths, schemas), "Reading photos", -(-total // _BATCH)))
     names = ", ".join(map(str, paths))
     if not total:
         raise EmptyTable(f"{names} has no rows: read photos into the table first.")
-    for part in parts:
-        skipped.update(part.skipped)
-    photos = _sorted([part.photos for part in parts], paths, seed, skipped)
+    batches = track(_batches(paths, schemas, skipped), "Reading photos", -(-total // _BATCH))
+    photos = _sorted(list(batches), paths, seed, skipped)
     if not len(photos):
         raise EmptyTable(f"No photo of {names} has an id and a position: read the photos again.")
     return photos
@@ -117,36 +116,27 @@ def _schema(path: Path) -> Any:
 # --- batches ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some rows of a table, those left out counted by reason."""
-
-    photos: Photos
-    skipped: Counter[str]
-
-
-def _batches(paths: Sequence[Path], schemas: dict[Path, Any]) -> Iterator[_Part]:
-    """All rows of all tables, in parts."""
+def _batches(paths: Sequence[Path], schemas: dict[Path, Any], skipped: Counter[str]) -> Iterator[Photos]:
+    """The photos of all tables, in parts; those left out are counted."""
     first = 0
     for path in paths:
         wanted = [name for name in (*NEEDED[:6], "place") if name in schemas[path].names]
         crs = geometry_crs(schemas[path], path)
-        try:
-            for batch in pq.ParquetFile(path).iter_batches(_BATCH, columns=wanted):
-                yield _part(batch, crs, first)
+        with naming_damage(path), pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH, columns=wanted):
+                yield _part(batch, crs, first, skipped)
                 first += len(batch)
-        except (pa.ArrowException, OSError) as error:
-            raise UnreadableTable(f"{path} is damaged ({error}): write it again.") from error
 
 
-def _part(batch: Any, crs: str | None, first: int) -> _Part:
-    """A batch as columns of numbers."""
+def _part(batch: Any, crs: str | None, first: int, skipped: Counter[str]) -> Photos:
+    """A batch as columns of numbers, without the rows that have no id or position."""
     ids = batch["photo_id"].cast(pa.large_string())
     lon, lat = coordinates(batch["geometry"], crs)
     nameless = np.asarray(pc.is_null(ids))
     placed = (np.abs(lon) <= 180) & (np.abs(lat) <= MAX_LAT)
     keep = placed & ~nameless
-    counts = {"no-id": int(nameless.sum()), "bad-position": int((~placed & ~nameless).sum())}
+    skipped["no-id"] += int(nameless.sum())
+    skipped["bad-position"] += int((~placed & ~nameless).sum())
     names, place = _places(batch)
     photos = Photos(
         ids=ids,
@@ -160,8 +150,7 @@ def _part(batch: Any, crs: str | None, first: int) -> _Part:
         row=first + np.arange(len(batch)),
         places=names,
     )
-    skipped = Counter({reason: count for reason, count in counts.items() if count})
-    return _Part(photos if keep.all() else photos.take(keep), skipped)
+    return photos if keep.all() else photos.take(keep)
 
 
 def _numbers(column: Any) -> NDArray[np.float32]:
@@ -193,12 +182,12 @@ def _sorted(parts: list[Photos], paths: Sequence[Path], seed: int, skipped: Coun
     """Parts as one, in the order of the visit, each id once; columns are joined one by one, to spare memory."""
     ids = pa.concat_arrays([part.ids for part in parts])
     names, place = _joined_places(parts)
-    columns = {"place": [place]}
+    columns: dict[str, list[Any]] = {"place": [place]}
     for name in (field.name for field in fields(Photos) if field.name not in {"ids", "place", "places"}):
         columns[name] = [getattr(part, name) for part in parts]
     parts.clear()
-    order, doubled = _order(ids, columns, paths, seed)
-    skipped["duplicate-id"] += doubled
+    order = _order(ids, columns["row"], paths, seed)
+    skipped["duplicate-id"] += len(ids) - len(order)
     ids = ids.take(pa.array(order))
     sorted_: dict[str, Any] = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}
     return Photos(ids=ids, places=names, **sorted_)
@@ -212,57 +201,35 @@ def _joined_places(parts: Sequence[Photos]) -> tuple[tuple[str, ...], NDArray[np
     return tuple(names), np.concatenate(codes)
 
 
-def _order(ids: Any, columns: dict[str, list[Any]], paths: Sequence[Path], seed: int) -> tuple[Ints, int]:
-    """The rows in the order of the visit, each id once, and how many rows were doubled."""
+def _order(ids: Any, row: Sequence[Ints], paths: Sequence[Path], seed: int) -> Ints:
+    """The photos in the order of the visit, each id once."""
     visit = hash_ids(ids, f"visit {seed}")
     order = np.argsort(visit)
     visit = visit[order]
     tied = np.append(False, visit[1:] == visit[:-1])
     if not tied.any():
-        return order, 0
+        return order
     tied[:-1] |= tied[1:]
-    about = {name: np.concatenate(columns[name]) for name in ("lon", "lat", "row")}
-    return _untangled(ids, about, order, visit, _At(tied, paths))
+    same = order[tied]
+    contents = _contents(paths, np.concatenate(row)[same])
+    ranked, again = _untangled(visit[tied], ids.take(pa.array(same)), contents)
+    order[tied] = same[ranked]
+    tied[tied] = again
+    return np.asarray(order[~tied])
 
 
-@dataclass(frozen=True)
-class _At:
-    """Where rows of equal hash stand in the order, and the tables that they are of."""
-
-    tied: NDArray[np.bool_]
-    paths: Sequence[Path]
-
-
-def _untangled(ids: Any, about: dict[str, Any], order: Ints, visit: Hashes, at: _At) -> tuple[Ints, int]:
-    """The order with rows of equal hash sorted by what they hold, and one row an id; how many were left out."""
-    rows, places = order[at.tied], np.flatnonzero(at.tied)
-    table = pd.DataFrame(
-        {
-            "visit": visit[at.tied],
-            "id": ids.take(pa.array(rows)).to_pylist(),
-            "lon": about["lon"][rows],
-            "lat": about["lat"][rows],
-            "uri": _uris(at.paths, about["row"][rows]),
-            "row": rows,
-        }
-    )
-    ranked = table.sort_values(["visit", "id", "lon", "lat", "uri"])
-    order = order.copy()
-    order[places] = ranked["row"]
-    keep = ~at.tied
-    keep[places] = ~ranked["id"].duplicated()
-    return order[keep], int((~keep).sum())
+def _untangled(visit: Hashes, ids: Any, contents: Hashes) -> tuple[Ints, NDArray[np.bool_]]:
+    """Photos of equal hash sorted by id and by what they hold, and which of them repeat the id before."""
+    keys = ("visit", "id", "content")
+    table = pa.table([visit, ids, contents, np.arange(len(ids))], names=[*keys, "at"])
+    table = table.sort_by([(key, "ascending") for key in keys]).combine_chunks()
+    again = np.append(False, pc.equal(table["id"][1:], table["id"][:-1]))
+    return table["at"].to_numpy(), again
 
 
-def _uris(paths: Sequence[Path], rows: Ints) -> list[str]:
-    """The addresses of some rows of all tables."""
-    wanted = np.sort(rows)
-    found: dict[int, str] = {}
-    first = 0
-    for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(_BATCH, columns=["uri"]):
-            here = wanted[(wanted >= first) & (wanted < first + len(batch))]
-            texts = batch["uri"].take(pa.array(here - first)).to_pylist()
-            found.update(zip(here.tolist(), map(str, texts), strict=True))
-            first += len(batch)
-    return [found[row] for row in rows.tolist()]
+def _contents(paths: Sequence[Path], rows: Ints) -> Hashes:
+    """A hash of all that each of some rows of all tables holds."""
+    found = np.empty(len(rows), np.uint64)
+    for table, place in pick_rows(paths, rows):
+        found[place] = pd.util.hash_pandas_object(table.to_pandas(), index=False)
+    return found

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geograft.errors import UnreadableTable
 from geograft.geoparquet import coordinates, geo_metadata, geometry_crs, point_column
 from geograft.pairs.grid import Ints
 from geograft.pairs.times import UTC, microseconds, time_column
@@ -54,19 +55,31 @@ def copy_rows(sources: Sequence[Path], rows: Ints, path: Path) -> None:
 
     Args:
         sources: photo tables.
-        rows: rows of all tables one after another, in the order wanted.
+        rows: rows of all tables one after another, each once, in the order wanted.
         path: the photo table to write.
+
+    Raises:
+        UnreadableTable: a table is damaged.
+        DiskFull: nothing stays behind.
     """
-    rank = np.full(int(rows.max(initial=-1)) + 1, -1, np.int64)
-    rank[rows] = np.arange(len(rows))
+    with atomic(path) as temporary, _scratch(path) as folder:
+        buckets = [folder / f"{number}.arrow" for number in range(-(-len(rows) // BUCKET))]
+        _deal(pick_rows(sources, rows), buckets)
+        with pq.ParquetWriter(temporary, SCHEMA, **_FORMAT) as writer:
+            for bucket in buckets:
+                writer.write_table(_sorted(bucket))
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """An empty folder beside a file, removed at the end; one that a killed run left is used again."""
     folder = path.with_name(f".{path.stem}.buckets")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    buckets = _deal(sources, rank, [folder / f"{number}.arrow" for number in range(-(-len(rows) // BUCKET))])
-    with atomic(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, **_FORMAT) as writer:
-        for bucket in buckets:
-            writer.write_table(_sorted(bucket))
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sorted(bucket: Path) -> pa.Table:
@@ -77,40 +90,65 @@ def _sorted(bucket: Path) -> pa.Table:
         return part.drop_columns("rank").take(order).cast(SCHEMA)
 
 
-def _deal(sources: Sequence[Path], rank: Ints, buckets: list[Path]) -> list[Path]:
-    """Write each wanted row into the bucket of its rank."""
+def _deal(rows: Iterator[tuple[pa.Table, Ints]], buckets: Sequence[Path]) -> None:
+    """Write each row into the bucket of its place."""
     with ExitStack() as stack:
         writers = [stack.enter_context(pa.ipc.new_stream(str(bucket), _RANKED)) for bucket in buckets]
-        for table, place in _ranked(sources, rank):
+        for table, place in rows:
             order = np.argsort(place // BUCKET, kind="stable")
             bounds = np.searchsorted((place // BUCKET)[order], np.arange(len(writers) + 1))
-            dealt = table.take(pa.array(order))
+            dealt = table.append_column("rank", pa.array(place)).take(pa.array(order))
             for writer, start, stop in zip(writers, bounds[:-1], bounds[1:], strict=True):
                 if stop > start:
                     writer.write_table(dealt.slice(start, stop - start))
-    return buckets
 
 
-def _ranked(sources: Sequence[Path], rank: Ints) -> Iterator[tuple[pa.Table, Ints]]:
-    """The wanted rows of each batch, with their place in the order."""
+def pick_rows(
+    sources: Sequence[Path], rows: Ints, names: Sequence[str] = tuple(COLUMNS)
+) -> Iterator[tuple[pa.Table, Ints]]:
+    """Some rows of photo tables, batch by batch, with their places among the rows asked for.
+
+    Args:
+        sources: photo tables.
+        rows: rows of all tables one after another, each once, in any order.
+        names: the columns wanted.
+
+    Raises:
+        UnreadableTable: a table is damaged.
+    """
+    rank = np.full(int(rows.max(initial=-1)) + 1, -1, np.int64)
+    rank[rows] = np.arange(len(rows))
     first = 0
     for source in sources:
-        crs = geometry_crs(pq.read_schema(source), source)
-        for batch in pq.ParquetFile(source).iter_batches(BUCKET):
-            place = rank[first : first + len(batch)]
-            place = np.append(place, np.full(len(batch) - len(place), -1))
-            first += len(batch)
-            wanted = np.flatnonzero(place >= 0)
-            table = plain_rows(batch.take(pa.array(wanted)), crs)
-            yield table.append_column("rank", pa.array(place[wanted])), place[wanted]
+        with naming_damage(source), pq.ParquetFile(source) as file:
+            crs = geometry_crs(file.schema_arrow, source)
+            there = [name for name in names if name in file.schema_arrow.names]
+            for batch in file.iter_batches(BUCKET, columns=there):
+                place = rank[first : first + len(batch)]
+                first += len(batch)
+                wanted = np.flatnonzero(place >= 0)
+                yield _plain(batch.take(pa.array(wanted)), crs, names), place[wanted]
 
 
-def plain_rows(batch: Any, crs: str | None) -> pa.Table:
-    """Rows of any photo table with the columns and types of `SCHEMA`; absent columns are missing in every row."""
-    columns = {name: _cast(batch, name, kind) for name, kind in COLUMNS.items() if name != "geometry"}
-    geometry = batch["geometry"].cast(pa.binary())
-    columns["geometry"] = geometry if crs is None else point_column(*coordinates(geometry, crs))
-    return pa.table(columns, schema=SCHEMA)
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Say which table is damaged where reading it fails.
+
+    Raises:
+        UnreadableTable: it is.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableTable(f"{path} is damaged ({error}): write it again.") from error
+
+
+def _plain(batch: Any, crs: str | None, names: Sequence[str]) -> pa.Table:
+    """Rows of any photo table with the types of `COLUMNS`; absent columns are missing in every row."""
+    columns = {name: _cast(batch, name, COLUMNS[name]) for name in names if name != "geometry"}
+    if "geometry" in names:
+        columns["geometry"] = point_column(*coordinates(batch["geometry"], crs))
+    return pa.table(columns).select(names)
 
 
 def _cast(batch: Any, name: str, kind: pa.DataType) -> Any:
@@ -121,6 +159,7 @@ def _cast(batch: Any, name: str, kind: pa.DataType) -> Any:
     if kind == UTC:
         return time_column(microseconds(column))
     try:
-        return column.cast(kind, safe=False)
+        return column.cast(kind)
     except pa.ArrowException:
-        return pa.array(pd.to_numeric(column.to_pandas(), errors="coerce"), from_pandas=True).cast(kind, safe=False)
+        numbers = pd.to_numeric(column.to_pandas(), errors="coerce")
+        return pa.array(numbers, from_pandas=True).cast(kind, safe=False)

@@ -19,8 +19,10 @@ DAY = 86_400_000_000
 UTC = pa.timestamp("us", "UTC")
 
 
-def utc(times: pd.Series) -> pd.Series:
-    """Times as UTC; what states no zone is taken as UTC, what is no time as NaT."""
+def _utc(times: pd.Series) -> pd.Series:
+    """Times as UTC; what states no zone is taken as UTC, what is no time, such as a number, as NaT."""
+    if pd.api.types.is_numeric_dtype(times):
+        return pd.Series(pd.NaT, times.index, "datetime64[us, UTC]")
     return pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
 
 
@@ -34,7 +36,7 @@ def microseconds(times: Any) -> Ints:
             return microseconds(times.to_pandas())
         aware = times if times.type.tz else pc.assume_timezone(times, "UTC")
         return np.asarray(pc.fill_null(aware.cast(UTC, safe=False).cast(pa.int64()), NEVER))
-    found = utc(times).astype("datetime64[us, UTC]").dt.tz_localize(None).to_numpy("datetime64[us]")
+    found = _utc(times).astype("datetime64[us, UTC]").dt.tz_localize(None).to_numpy("datetime64[us]")
     return np.asarray(found.view(np.int64))
 
 

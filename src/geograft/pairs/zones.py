@@ -59,7 +59,7 @@ def _strangers(lon: Floats, lat: Floats, own: NDArray[np.int32], margin: float) 
     """(row, zone) of points that lie near a zone which is not their own."""
     height = margin / 110_000
     width = height / np.maximum(np.cos(np.radians(lat)), 0.05)
-    west = (lon + 180) % 6
+    west = lon + 180 - 6 * (own % 100 - 1)
     steps = {-1: west < width, 1: west > 6 - width, 0: np.ones(len(lon), np.bool_)}
     across = np.abs(lat) < height
     rows, zones = [], []

@@ -1,5 +1,6 @@
 """What a file, folder or name is, in a few lines."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ def describe(what: str, *, sensor: str | None = None) -> dict[str, Any]:
     """The facts about a scene, table, folder of pairs or region, model, or about what ships with the package.
 
     Args:
-        what: a path, the name of a model, or "sensors" or "models".
+        what: a path, the name of a model, or "sensors", "models" or "presets".
         sensor: the sensor of a scene whose file does not say it.
 
     Returns:
@@ -22,7 +23,7 @@ def describe(what: str, *, sensor: str | None = None) -> dict[str, Any]:
     Raises:
         MissingInput: nothing has that name.
     """
-    lists: dict[str, Callable[[], dict[str, Any]]] = {"sensors": _sensors, "models": _models}
+    lists: dict[str, Callable[[], dict[str, Any]]] = {"sensors": _sensors, "models": _models, "presets": _presets}
     if what in lists:
         return lists[what]()
     path = Path(what)
@@ -44,6 +45,12 @@ def _sensors() -> dict[str, Any]:
 
     known = {name: get_sensor(name) for name in sensor_names()}
     return {name: f"{', '.join(s.bands)}; {s.dtype}, {s.gsd:g} m. {s.description}" for name, s in known.items()}
+
+
+def _presets() -> dict[str, Any]:
+    from geograft.sources.presets import describe as known
+
+    return {about["name"]: f"{about['description']} {about['licence']}" for about in known()}
 
 
 def _models() -> dict[str, Any]:
@@ -76,14 +83,30 @@ def _scene(what: str, sensor: str | None) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    from geograft.tables import read_table
+    import pyarrow.parquet as pq
 
-    table = read_table(path)
-    found: dict[str, Any] = {"kind": "table", "rows": len(table), "columns": list(table.columns)}
-    if len(table) and getattr(table, "crs", None) is not None:
-        west, south, east, north = table.to_crs(4326).total_bounds
+    from geograft.tables import read_schema
+
+    schema = read_schema(path)
+    found: dict[str, Any] = {"kind": "table", "rows": pq.read_metadata(path).num_rows, "columns": list(schema.names)}
+    if bounds := _bounds(path, schema):
+        west, south, east, north = bounds
         found["bounds"] = f"{west:.5f}, {south:.5f} to {east:.5f}, {north:.5f}"
     return found
+
+
+def _bounds(path: Path, schema: Any) -> list[float] | None:
+    """West, south, east, north of a table in degrees: as its metadata says, or by its rows; None where it has none."""
+    from geograft.tables import read_table
+
+    about = json.loads((schema.metadata or {}).get(b"geo", b"{}")).get("columns", {}).get("geometry")
+    if about is None:
+        return None
+    stated, crs = about.get("bbox"), about.get("crs", {})
+    if stated and len(stated) == 4 and (crs or {}).get("id", {}).get("code") in {4326, "CRS84"}:
+        return list(stated)
+    table = read_table(path, ["geometry"])
+    return list(table.to_crs(4326).total_bounds) if len(table) and table.crs is not None else None
 
 
 def _stage(path: Path) -> dict[str, Any]:

@@ -255,7 +255,7 @@ def evaluate(
 @app.command()
 def info(
     what: Annotated[
-        str, typer.Argument(help="A scene, table, pairs or model folder, model name; or: sensors, models.")
+        str, typer.Argument(help="A scene, table, pairs or model folder, model name; or: sensors, models, presets.")
     ],
     sensor: Sensor = None,
     as_json: Json = False,

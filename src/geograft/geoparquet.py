@@ -83,6 +83,7 @@ def _plain_points(column: pa.Array) -> tuple[Floats, Floats]:
         raise UnreadableTable(f"A geometry is no WKB ({error}): write the table again.") from error
     if (~np.isin(shapely.get_type_id(shapes), (-1, 0))).any():
         raise UnreadableTable("A photo's geometry must be a point: write the table again with points.")
+    shapes[shapely.is_empty(shapes)] = None
     return shapely.get_x(shapes), shapely.get_y(shapes)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 
 from geograft.errors import BadSetting, EmptyTable, MissingColumns, UnreadableTable
@@ -44,29 +43,34 @@ def read_scene_tables(paths: Sequence[Path], sensor: str | None) -> tuple[Sensor
 
 
 def _read(path: Path) -> gpd.GeoDataFrame:
-    """A scene table, in degrees."""
+    """A scene table, in degrees; see `read_scene_tables`."""
     table = read_table(path)
     if missing := [name for name in NEEDED_SCENE if name not in table.columns]:
         raise MissingColumns(f"{path} has no column {', '.join(missing)}: make it with `geograft scenes`.")
     if not isinstance(table, gpd.GeoDataFrame) or table.crs is None:
         raise UnreadableTable(f"{path} is no GeoParquet with a CRS: make it with `geograft scenes`.")
+    if (table.geometry.isna() | table.geometry.is_empty).any():
+        raise UnreadableTable(f"{path} has scenes without a footprint: make it with `geograft scenes`.")
     return table.to_crs(4326)
 
 
 def unique_ids(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Scenes sorted by id, each file once; scenes of several regions that share an id get one each.
+    """Scenes sorted by id, each once; scenes of several regions that share an id get one each.
 
-    The suffix is made of the footprint, so it does not depend on where the files lie.
+    Tiles of one address that were read for two regions are two scenes. The suffix of a shared id is made of the
+    footprint, so it does not depend on where the files lie.
     """
-    order = [name for name in ("scene_id", "uri", "taken", "cloud_share") if name in table.columns]
-    table = table.sort_values(order).drop_duplicates("uri", ignore_index=True)
-    shared = table["scene_id"].duplicated(keep=False)
+    outline = [hashlib.sha256(shape).hexdigest()[:8] for shape in table.geometry.to_wkb()]
+    order = [
+        name for name in ("scene_id", "uri", "outline", "taken", "cloud_share", "gsd") if name in {*table, "outline"}
+    ]
+    table = table.assign(outline=outline).sort_values(order).drop_duplicates(["uri", "outline"], ignore_index=True)
+    shared, outline = table["scene_id"].duplicated(keep=False), table.pop("outline")
     if not shared.any():
         return table
-    outline = [hashlib.sha256(shape.wkb).hexdigest()[:8] for shape in table["geometry"]]
-    ids = table["scene_id"].astype(str) + np.where(shared, "@" + np.array(outline, dtype=object), "")
+    ids = table["scene_id"].astype(str) + ("@" + outline).where(shared, "")
     again = ids.groupby(ids).cumcount()
-    ids = ids + np.where(again > 0, "." + again.astype(str), "")
+    ids += ("." + again.astype(str)).where(again > 0, "")
     return table.assign(scene_id=ids).sort_values("scene_id", ignore_index=True)
 
 

@@ -143,6 +143,8 @@ def _crowded(
 ) -> bool:
     """Whether a chip would share more of its ground with an earlier one than is allowed.
 
+    Chips that share ground are centred on cells that touch: a cell is as wide as a chip.
+
     Args:
         cells: see `_greedy`.
         newest: the latest chip centred in each cell, -1 where there is none, (U,).
@@ -154,10 +156,10 @@ def _crowded(
         size: pixels a side.
         max_overlap: see `cover_zone`.
     """
-    for row in range(home[0] - 2, home[0] + 3):
-        for column in range(home[1] - 2, home[1] + 3):
-            cell = np.searchsorted(cells, row * CELL_ROW + column)
-            if cell == len(cells) or cells[cell] != row * CELL_ROW + column:
+    for band in range(home[0] - 1, home[0] + 2):
+        for key in range(band * CELL_ROW + home[1] - 1, band * CELL_ROW + home[1] + 2):
+            cell = np.searchsorted(cells, key)
+            if cell == len(cells) or cells[cell] != key:
                 continue
             other = newest[cell]
             while other >= 0:

@@ -4,6 +4,7 @@ SipHash-2-4 of the UTF-8 bytes (Aumasson and Bernstein, 2012) with the finaliser
 own buffers: no Python string is made on the way.
 """
 
+import hashlib
 from typing import Any
 
 import numba
@@ -19,7 +20,7 @@ def hash_ids(ids: Any, salt: str) -> Hashes:
 
     Args:
         ids: strings: an Arrow array, or anything that Arrow makes one of; none may be missing.
-        salt: what the numbers are for, with the seed; another salt gives unrelated numbers. 16 bytes count.
+        salt: what the numbers are for, with the seed; another salt gives unrelated numbers.
     """
     text = ids if isinstance(ids, (pa.Array, pa.ChunkedArray)) else pa.array(ids, pa.large_string())
     if isinstance(text, pa.ChunkedArray):
@@ -31,8 +32,14 @@ def hash_ids(ids: Any, salt: str) -> Hashes:
         return np.empty(0, np.uint64)
     ends = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
     content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
-    low, high = np.frombuffer(f"{salt:<16.16}".encode()[:16], np.uint64)
+    low, high = np.frombuffer(_key(salt), np.uint64)
     return mix(_siphash(content, ends, low, high), np.zeros(1, np.uint64))
+
+
+def _key(salt: str) -> bytes:
+    """16 bytes of a salt: its own, or where it has more, a digest of all."""
+    key = salt.encode()
+    return key.ljust(16) if len(key) <= 16 else hashlib.blake2b(key, digest_size=16).digest()
 
 
 def mix(left: Hashes, right: Hashes) -> Hashes:

@@ -260,6 +260,8 @@ def test_a_table_that_lacks_a_column_is_named(write, column):
 
 
 def test_tables_without_a_photo_are_refused(write):
+    with pytest.raises(EmptyTable, match="No table was named"):
+        read()
     path = write([1], [1])
     gpd.read_parquet(path).iloc[:0].to_parquet(path.with_name("empty.parquet"))
     with pytest.raises(EmptyTable, match="no rows"):

@@ -61,11 +61,10 @@ def unique_ids(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     footprint, so it does not depend on where the files lie.
     """
     outline = [hashlib.sha256(shape).hexdigest()[:8] for shape in table.geometry.to_wkb()]
-    order = [
-        name for name in ("scene_id", "uri", "outline", "taken", "cloud_share", "gsd") if name in {*table, "outline"}
-    ]
-    table = table.assign(outline=outline).sort_values(order).drop_duplicates(["uri", "outline"], ignore_index=True)
-    shared, outline = table["scene_id"].duplicated(keep=False), table.pop("outline")
+    order = ["scene_id", "uri", "@outline", *(name for name in ("taken", "cloud_share", "gsd") if name in table)]
+    table = table.assign(**{"@outline": outline}).sort_values(order)
+    table = table.drop_duplicates(["uri", "@outline"], ignore_index=True)
+    shared, outline = table["scene_id"].duplicated(keep=False), table.pop("@outline")
     if not shared.any():
         return table
     ids = table["scene_id"].astype(str) + ("@" + outline).where(shared, "")

@@ -87,6 +87,8 @@ def read_photos(paths: Sequence[Path], *, seed: int, skipped: Counter[str]) -> P
         MissingInput, UnreadableTable, MissingColumns: a table is absent, damaged, or lacks columns.
         EmptyTable: no photo is left.
     """
+    if not paths:
+        raise EmptyTable("No table was named: give at least one photo table and one scene table.")
     schemas = {path: _schema(path) for path in paths}
     total = sum(pq.read_metadata(path).num_rows for path in paths)
     names = ", ".join(map(str, paths))

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-import joblib
+from joblib.externals.loky import ProcessPoolExecutor
 
 from geograft.errors import BadSetting, EngineFailed, GeograftError, MissingExtra
 
@@ -97,18 +97,16 @@ class LocalEngine:
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or cores()
+        self._pool: Any = None
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """See `Engine.map`."""
         if self.workers == 1:
             yield from map(function, items)
             return
-        ahead = (1 + AHEAD) * self.workers
-        parallel = joblib.Parallel(
-            self.workers, return_as="generator", pre_dispatch=ahead, batch_size=1, max_nbytes=None
-        )
+        pool = self._pool = self._pool or ProcessPoolExecutor(self.workers)
         try:
-            yield from parallel(joblib.delayed(function)(item) for item in items)
+            yield from _in_order(lambda item: pool.submit(function, item), lambda task: task.result(), items, self)
         except BrokenProcessPool as error:
             raise EngineFailed(
                 "A worker process was ended from outside, most often for lack of memory: use fewer workers, run again."
@@ -119,7 +117,10 @@ class LocalEngine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Idle processes end by themselves."""
+        """End the processes, which would keep their memory."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = None
 
 
 class RayEngine:

@@ -50,7 +50,7 @@ def _sensors() -> dict[str, Any]:
 def _presets() -> dict[str, Any]:
     from geograft.sources.presets import describe as known
 
-    return {about["name"]: f"{about['description']} {about['licence']}" for about in known()}
+    return {str(about["name"]): f"{about['description']} {about['licence']}" for about in known()}
 
 
 def _models() -> dict[str, Any]:

@@ -7,10 +7,10 @@ import pytest
 
 from geograft.errors import EmptyTable, NoTextEncoder
 from geograft.models.teacher import Teacher
-from geograft.pairs import embeddings, indoor, photo_rows
+from geograft.pairs import embeddings, photo_rows
 from geograft.pairs.indoor import IndoorCheck, addresses, outdoor
 from geograft.pairs.intake import read_photos
-from geograft.pairs.settings import PairSettings, Tally
+from geograft.pairs.settings import Tally
 
 GREY, GREEN, GREENISH = (100, 100, 100), (0, 250, 0), (80, 130, 80)
 
@@ -19,10 +19,10 @@ GREY, GREEN, GREENISH = (100, 100, 100), (0, 250, 0), (80, 130, 80)
 def look(tmp_path):
     """A function that reads photo tables and leaves indoor photos out; gives the ids kept and the tally."""
 
-    def run(paths, teacher, **settings):
+    def run(paths, teacher, indoor_margin=0.0):
         tally = Tally()
         photos = read_photos(paths, seed=0, skipped=Counter())
-        kept = outdoor(photos, paths, tmp_path / "out", PairSettings(**settings), teacher, tally)
+        kept = outdoor(photos, paths, tmp_path / "out", IndoorCheck(teacher, indoor_margin), tally)
         return sorted(kept.ids.to_pylist()), tally
 
     return run
@@ -39,19 +39,6 @@ def test_photos_that_the_teacher_s_text_calls_indoor_are_left_out(make_photos, m
     assert tally.photos == {"indoor": 2, "unreadable-photo": 2}
     assert tally.about["indoor"]["margin"] == 0
     assert tally.about["indoor"]["teacher"] == "colour"
-
-
-def test_without_a_teacher_all_photos_stay_and_none_is_opened(make_photos, look, tmp_path):
-    kept, tally = look([table(make_photos, ["/nowhere.jpg"])], None)
-    assert kept == ["p00000"]
-    assert not tally.photos
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_teacher_of_the_settings_is_used(make_photos, make_pictures, teacher, look, monkeypatch):
-    monkeypatch.setattr(indoor, "load_teacher", lambda name: {"mini": teacher}[name])
-    kept, _ = look([table(make_photos, make_pictures([GREY, GREEN]))], None, indoor_teacher="mini")
-    assert kept == ["p00001"]
 
 
 def test_a_larger_margin_keeps_more(make_photos, make_pictures, teacher, look):

@@ -170,6 +170,23 @@ def test_indoor_photos_are_left_out_by_the_teacher(make_photos, make_ground, mak
     assert (about["teacher"], about["margin"]) == ("colour", 0.0)
 
 
+def test_the_teacher_of_the_settings_finds_indoor_photos(
+    make_photos, make_ground, make_pictures, teacher, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("geograft.pairs.plan.load_teacher", lambda name: {"mini": teacher}[name])
+    photos = make_photos([100, 200], [100, 200], uri=make_pictures([(120, 120, 120), (10, 200, 20)]))
+    settings = PairSettings(chip_size=32, split="none", indoor_teacher="mini")
+    assert make_pairs(photos, make_ground(400), tmp_path / "out", settings=settings).skipped == {"indoor": 1}
+
+
+def test_photos_that_moved_are_other_photos(scattered, make_ground, tmp_path):
+    scenes = make_ground(400)
+    make_pairs(scattered(), scenes, tmp_path / "out", settings=SMALL)
+    moved = scattered(uri=[f"/elsewhere/{row}.jpg" for row in range(150)])
+    with pytest.raises(OutputExists, match="other tables"):
+        make_pairs(moved, scenes, tmp_path / "out", settings=SMALL)
+
+
 def test_a_run_that_is_done_is_not_done_again(scattered, make_ground, tmp_path):
     photos, scenes = scattered(), make_ground(400)
     first = make_pairs(photos, scenes, tmp_path / "out", settings=SMALL)

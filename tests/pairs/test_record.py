@@ -151,7 +151,7 @@ def test_the_record_reads_back_as_the_summary(tmp_path):
     tally.photos.update({"no-scene": 4, "bad-position": 0})
     tally.chips.update({"split-buffer": 1})
     tally.about["indoor"] = {"margin": 0.5}
-    write_record(tmp_path, made, PairSettings(seed=3), tally)
+    write_record(plan_folder(tmp_path), made, PairSettings(seed=3), tally)
     summary = read_summary(tmp_path, plan_folder(tmp_path))
     assert (summary.chips, summary.pairs, summary.photos, summary.sensor) == (3, 7, 5, "world-1m")
     assert summary.splits == splits

@@ -208,7 +208,12 @@ def _pair_columns(binned: Binned, photo: Ints, where: Metric, grid: Grid) -> dic
     col = where.east[cover.photo] / grid.gsd - x[cover.chip]
     row = y[cover.chip] - where.north[cover.photo] / grid.gsd
     chip = cover.chip.astype(np.int32)
-    return {"chip": chip, "photo": photo[cover.photo], "col": _offsets(col, grid), "row": _offsets(row, grid)}
+    return {
+        "chip": chip,
+        "photo": photo[cover.photo].astype(np.int32),
+        "col": _offsets(col, grid),
+        "row": _offsets(row, grid),
+    }
 
 
 def _offsets(values: Floats, grid: Grid) -> Any:

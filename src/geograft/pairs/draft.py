@@ -68,7 +68,7 @@ def _day(number: int, bin_days: float) -> str:
     """The day on which a bin begins, such as 20240601."""
     if number == NEVER:
         return "undated"
-    return f"{pd.Timestamp(number * int(bin_days * DAY), unit='us'):%Y%m%d}"
+    return str(np.datetime64(number * int(bin_days * DAY), "us").astype("datetime64[D]")).replace("-", "")
 
 
 class Sieve:
@@ -133,16 +133,18 @@ def gather(folder: Path, zones: Sequence[int], photos: int, tally: Tally) -> Dra
     covered = np.zeros(photos, np.bool_)
     why = np.full(photos, 255, np.uint8)
     parts = [_load(result_path(folder, zone), zone, covered, why) for zone in zones]
-    starts = np.cumsum([0, *(len(part.chips) for part in parts)])[:-1].tolist()
-    for part, by in zip(parts, starts, strict=True):
-        part.pairs["chip"] += np.int32(by)
-    stacks = [replace(part.stacks, chip=part.stacks.chip + by) for part, by in zip(parts, starts, strict=True)]
+    starts = np.cumsum([0, *(len(part["x"]) for part in parts)])[:-1].tolist()
+    stacks = []
+    for part, start in zip(parts, starts, strict=True):
+        part["chip"] += np.int32(start)
+        found = part.pop("stacks")
+        stacks.append(replace(found, chip=found.chip + start))
     for number, reason in enumerate(LEFT_OUT):
         tally.photos[reason] += int((~covered & (why == number)).sum())
     draft = Draft(
-        chips=pd.concat([part.chips for part in parts], ignore_index=True),
-        outline=np.concatenate([part.outline for part in parts]),
-        pairs=pd.concat([part.pairs for part in parts], ignore_index=True),
+        chips=pd.DataFrame({name: _joined(parts, name) for name in ("epsg", "x", "y", "bin")}),
+        outline=_joined(parts, "outline"),
+        pairs=pd.DataFrame({name: _joined(parts, name) for name in ("chip", "photo", "col", "row")}),
         stacks=Stacks.joined(stacks),
         photos=photos,
     )
@@ -150,14 +152,18 @@ def gather(folder: Path, zones: Sequence[int], photos: int, tally: Tally) -> Dra
     return draft
 
 
-def _load(path: Path, zone: int, covered: Bools, why: Any) -> Draft:
-    """A zone's draft; marks the photos that it covers, and why others are left."""
+def _joined(parts: Sequence[dict[str, Any]], name: str) -> Any:
+    """A column of all zones, taken off each so that it is held once."""
+    return np.concatenate([part.pop(name) for part in parts])
+
+
+def _load(path: Path, zone: int, covered: Bools, why: Any) -> dict[str, Any]:
+    """The columns of a zone's chips and pairs, and its stacks; marks the photos covered, and why others are left."""
     with load_arrays(path) as file:
         covered[file["covered"]] = True
         why[file["rest"]] = file["why"]
-        chips = {"epsg": np.int32(zone), "x": file["x"], "y": file["y"], "bin": file["bin"]}
-        pairs = {name: file[name] for name in ("chip", "photo", "col", "row")}
-        return Draft(pd.DataFrame(chips), file["outline"], pd.DataFrame(pairs), stacks_of(file), len(covered))
+        columns = {name: file[name] for name in ("x", "y", "bin", "outline", "chip", "photo", "col", "row")}
+        return {**columns, "epsg": np.full(len(columns["x"]), zone, np.int32), "stacks": stacks_of(file)}
 
 
 def density_cap(draft: Draft, ids: pa.Array, limit: int, side_km: float, seed: int) -> Bools:

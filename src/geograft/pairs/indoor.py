@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geograft.errors import EmptyTable
-from geograft.models.teacher import Teacher, load_teacher
+from geograft.models.teacher import Teacher
 from geograft.pairs.embeddings import (
     embed_missing,
     part_paths,
@@ -22,7 +22,7 @@ from geograft.pairs.embeddings import (
 from geograft.pairs.hashing import Hashes, hash_ids
 from geograft.pairs.intake import Photos
 from geograft.pairs.photo_rows import pick_rows
-from geograft.pairs.settings import PairSettings, Tally, reasons
+from geograft.pairs.settings import Tally, reasons
 
 _SALT = "indoor"
 
@@ -74,10 +74,8 @@ class IndoorCheck:
         return self.teacher.encode_text(INDOOR_PROMPTS), self.teacher.encode_text(OUTDOOR_PROMPTS)
 
 
-def outdoor(
-    photos: Photos, paths: Sequence[Path], out: Path, settings: PairSettings, teacher: Teacher | None, tally: Tally
-) -> Photos:
-    """The photos that were not taken indoors; all where neither a teacher nor a setting asks for this.
+def outdoor(photos: Photos, paths: Sequence[Path], out: Path, check: IndoorCheck, tally: Tally) -> Photos:
+    """The photos that were not taken indoors.
 
     Embeddings are kept in `out`, where a later run and training find them again.
 
@@ -85,20 +83,15 @@ def outdoor(
         photos: from these tables.
         paths: photo tables.
         out: the folder of pairs.
-        settings: `indoor_teacher` and `indoor_margin`.
-        teacher: comes before `settings.indoor_teacher`.
+        check: how indoor photos are told.
         tally: gains the counts of `indoor` and `unreadable-photo`.
 
     Raises:
         EmptyTable: no photo is left.
+        NoTextEncoder: the teacher encodes images only.
     """
-    if teacher is None:
-        if settings.indoor_teacher is None:
-            return photos
-        teacher = load_teacher(settings.indoor_teacher)
-    check = IndoorCheck(teacher, settings.indoor_margin)
-    parts = parts_folder(out, teacher.fingerprint)
-    embed_missing(addresses(paths, photos.row), parts, teacher, len(photos))
+    parts = parts_folder(out, check.teacher.fingerprint)
+    embed_missing(addresses(paths, photos.row), parts, check.teacher, len(photos))
     inside, unreadable = _refused(parts, check)
     keys = hash_ids(photos.ids, _SALT)
     counts = {"indoor": np.isin(keys, inside), "unreadable-photo": np.isin(keys, unreadable)}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geograft.errors import EmptyTable, MissingColumns
 from geograft.geoparquet import coordinates, geometry_crs
-from geograft.pairs.hashing import Hashes, hash_ids
+from geograft.pairs.hashing import Hashes, hash_ids, mix
 from geograft.pairs.photo_rows import naming_damage, pick_rows
 from geograft.pairs.times import microseconds
 from geograft.tables import read_schema, track
@@ -31,6 +31,9 @@ MAX_LAT = 84.0
 """Degrees; UTM ends there."""
 
 _BATCH = 500_000
+
+_WHOLE = frozenset({"ids", "places", "addresses"})
+"""Fields of `Photos` that are no arrays with a value a photo."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,6 +54,7 @@ class Photos:
         place: the photo table's place by number, -1 where unknown, (N,) int32.
         row: the row in all tables one after another, (N,).
         places: the names that `place` counts.
+        addresses: a number that any id or `uri` of the tables changes, and no order of rows.
     """
 
     ids: Any
@@ -63,6 +67,7 @@ class Photos:
     place: NDArray[np.int32]
     row: Ints
     places: tuple[str, ...] = ()
+    addresses: int = 0
 
     def __len__(self) -> int:
         """The number of photos."""
@@ -71,7 +76,7 @@ class Photos:
     def take(self, rows: Any) -> "Photos":
         """Some photos, by number or mask, in the order given."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in {"ids", "places"}}
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in _WHOLE}
         return replace(self, ids=self.ids.take(pa.array(rows)), **arrays)
 
 
@@ -122,7 +127,7 @@ def _batches(paths: Sequence[Path], schemas: dict[Path, Any], skipped: Counter[s
     """The photos of all tables, in parts; those left out are counted."""
     first = 0
     for path in paths:
-        wanted = [name for name in (*NEEDED[:6], "place") if name in schemas[path].names]
+        wanted = [name for name in (*NEEDED[:6], "uri", "place") if name in schemas[path].names]
         crs = geometry_crs(schemas[path], path)
         with naming_damage(path), pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH, columns=wanted):
@@ -151,8 +156,15 @@ def _part(batch: Any, crs: str | None, first: int, skipped: Counter[str]) -> Pho
         place=place,
         row=first + np.arange(len(batch)),
         places=names,
+        addresses=_addresses(ids, batch["uri"]),
     )
     return photos if keep.all() else photos.take(keep)
+
+
+def _addresses(ids: Any, uris: Any) -> int:
+    """A number of all ids with their addresses, the same in any order."""
+    texts = [pc.fill_null(column.cast(pa.large_string()), "") for column in (ids, uris)]
+    return int(mix(hash_ids(texts[0], "photo"), hash_ids(texts[1], "uri")).sum(dtype=np.uint64))
 
 
 def _numbers(column: Any) -> NDArray[np.float32]:
@@ -185,14 +197,15 @@ def _sorted(parts: list[Photos], paths: Sequence[Path], seed: int, skipped: Coun
     ids = pa.concat_arrays([part.ids for part in parts])
     names, place = _joined_places(parts)
     columns: dict[str, list[Any]] = {"place": [place]}
-    for name in (field.name for field in fields(Photos) if field.name not in {"ids", "place", "places"}):
+    for name in (field.name for field in fields(Photos) if field.name not in {*_WHOLE, "place"}):
         columns[name] = [getattr(part, name) for part in parts]
+    addresses = sum(part.addresses for part in parts) % 2**64
     parts.clear()
     order = _order(ids, columns["row"], paths, seed)
     skipped["duplicate-id"] += len(ids) - len(order)
     ids = ids.take(pa.array(order))
     sorted_: dict[str, Any] = {name: np.concatenate(columns.pop(name))[order] for name in list(columns)}
-    return Photos(ids=ids, places=names, **sorted_)
+    return Photos(ids=ids, places=names, addresses=addresses, **sorted_)
 
 
 def _joined_places(parts: Sequence[Photos]) -> tuple[tuple[str, ...], NDArray[np.int32]]:

@@ -37,7 +37,7 @@ COLUMNS: dict[str, pa.DataType] = {
 
 SCHEMA = pa.schema(COLUMNS, metadata=geo_metadata("Point"))
 
-BUCKET = 500_000
+BUCKET = 200_000
 """Rows that are sorted at once."""
 
 _FORMAT: dict[str, Any] = {

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ import geopandas as gpd
 import numpy as np
 
 from geograft.engine import Engine, open_engine
-from geograft.errors import MissingColumns, NoPairs, SceneTooSmall
-from geograft.models.teacher import Teacher
+from geograft.errors import EmptyTable, MissingColumns, NoPairs, SceneTooSmall
+from geograft.models.teacher import Teacher, load_teacher
 from geograft.pairs.arrays import save_arrays
 from geograft.pairs.covering import ZoneTask, plan_zone
 from geograft.pairs.dividing import divide
@@ -30,7 +30,7 @@ from geograft.pairs.draft import Draft, Sieve, counts_by_zone, density_cap, gath
 from geograft.pairs.grid import Grid
 from geograft.pairs.ground import Ground
 from geograft.pairs.hashing import hash_ids
-from geograft.pairs.indoor import outdoor
+from geograft.pairs.indoor import IndoorCheck, outdoor
 from geograft.pairs.inputs import as_paths, read_scene_tables
 from geograft.pairs.intake import Photos, read_photos
 from geograft.pairs.materialise import materialise
@@ -98,17 +98,25 @@ def plan_pairs(
         OutputExists: `out` holds pairs of other tables or settings.
         DiskFull: what was written stays, to go on from.
     """
-    out = Path(out)
-    job = _job(as_paths(photos), as_paths(scenes), out, settings or PairSettings(), teacher)
-    digest = plan_digest(job.photos, job.scenes, job.settings)
+    out, settings = Path(out), settings or PairSettings()
+    if teacher is None and settings.indoor_teacher is not None:
+        teacher = load_teacher(settings.indoor_teacher)
+    job = _job(as_paths(photos), as_paths(scenes), out, settings)
+    digest = plan_digest(job.photos, job.scenes, settings, teacher.fingerprint if teacher else "")
     if not is_planned(out, digest):
         remove_leftovers(job.folder)
-        with _nothing_stays_of_no_plan(out), open_engine(engine, workers=workers) as running:
-            draft, zones = _cover(job, running)
-            planned = _write(_chosen(draft, job), job, digest, zones)
-        write_record(out, planned, job.settings, job.tally)
+        with _nothing_stays_of_no_plan(out):
+            _plan(job if teacher is None else _without_indoor(job, out, teacher), digest, engine, workers)
     shutil.rmtree(job.work, ignore_errors=True)
     return read_summary(out, job.folder)
+
+
+def _plan(job: "_Job", digest: str, engine: str, workers: int | None) -> None:
+    """Make the plan and write it."""
+    with open_engine(engine, workers=workers) as running:
+        zones = _cover(job, running)
+    planned = _write(_chosen(job, sorted(map(int, zones))), job, digest, zones)
+    write_record(job.folder, planned, job.settings, job.tally)
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ class _Job:
         return self.folder / ".work"
 
 
-def _job(photos: list[Path], scenes: list[Path], out: Path, settings: PairSettings, teacher: Teacher | None) -> _Job:
+def _job(photos: list[Path], scenes: list[Path], out: Path, settings: PairSettings) -> _Job:
     """Read the tables."""
     tally = Tally()
     sensor, table = read_scene_tables(scenes, settings.sensor)
@@ -149,9 +157,15 @@ def _job(photos: list[Path], scenes: list[Path], out: Path, settings: PairSettin
     found = read_photos(photos, seed=settings.seed, skipped=tally.photos)
     if settings.split == "place":
         found = _with_place(found, tally)
-    found = outdoor(found, photos, out, settings, teacher, tally)
     inputs = {"photos": photos, "scenes": scenes}
     return _Job(plan_folder(out), inputs, found, table, sensor, grid, settings, tally)
+
+
+def _without_indoor(job: _Job, out: Path, teacher: Teacher) -> _Job:
+    """The same of outdoor photos only."""
+    check = IndoorCheck(teacher, job.settings.indoor_margin)
+    photos = outdoor(job.photos, job.inputs["photos"], out, check, job.tally)
+    return replace(job, photos=photos)
 
 
 def _with_place(photos: Photos, tally: Tally) -> Photos:
@@ -168,7 +182,7 @@ def _nothing_stays_of_no_plan(out: Path) -> Iterator[None]:
     """Remove a plan's folder, and `out` where it holds nothing else, when there turns out to be nothing to plan."""
     try:
         yield
-    except (NoPairs, SceneTooSmall):
+    except (EmptyTable, NoPairs, SceneTooSmall):
         shutil.rmtree(plan_folder(out), ignore_errors=True)
         if not any(out.iterdir()):
             out.rmdir()
@@ -178,14 +192,11 @@ def _nothing_stays_of_no_plan(out: Path) -> Iterator[None]:
 # --- cover ------------------------------------------------------------------------------------------------
 
 
-def _cover(job: _Job, engine: Engine) -> tuple[Draft, dict[str, dict[str, int]]]:
-    """The chips of all zones, and what each zone holds."""
+def _cover(job: _Job, engine: Engine) -> dict[str, dict[str, int]]:
+    """Plan all zones; gives what each holds."""
     zones = _deal(job)
     done = list(track(_zone_by_zone(zones, job, engine), "Planning zones", len(zones)))
-    draft = gather(job.work, zones, len(job.photos), job.tally)
-    if draft.chips.empty:
-        _explain(job)
-    return draft, counts_by_zone(sorted(done, key=lambda found: int(found["zone"])))
+    return counts_by_zone(sorted(done, key=lambda found: int(found["zone"])))
 
 
 def _deal(job: _Job) -> list[int]:
@@ -251,9 +262,12 @@ def _widest(scenes: gpd.GeoDataFrame) -> float:
 # --- choice -----------------------------------------------------------------------------------------------
 
 
-def _chosen(draft: Draft, job: _Job) -> Draft:
+def _chosen(job: _Job, zones: Sequence[int]) -> Draft:
     """The chips to cut, with their split."""
     settings = job.settings
+    draft = gather(job.work, zones, len(job.photos), job.tally)
+    if draft.chips.empty:
+        _explain(job)
     served = np.zeros(len(draft.chips), np.bool_)
     served[draft.stacks.chip] = True
     draft = _sieved(draft, served, "no-scene-in-time", job.tally)

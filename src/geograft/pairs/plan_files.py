@@ -76,20 +76,32 @@ def write_chips(path: Path, draft: Draft, names: pa.Array, grid: Grid, starts: I
     schema = CHIPS.with_metadata(geo_metadata("Polygon", (*flat.min(axis=0), *flat.max(axis=0))))
     counts = np.bincount(draft.pairs["chip"], minlength=len(draft.chips)).astype(np.int32)
     stacks = stack_column(draft, scenes)
-    left, top = grid.corner(draft.chips["x"].to_numpy(np.int64), draft.chips["y"].to_numpy(np.int64))
+    repeated = ["epsg", "gsd", "size", "split"]
+    with atomic(path) as temporary, _writer(temporary, schema, repeated) as writer:
+        for start, stop in pairwise(starts):
+            given = (column.slice(start, stop - start) for column in (names, pa.array(counts), stacks))
+            table = _chip_table(draft, slice(start, stop), grid, tuple(given))
+            writer.write_table(table.cast(schema), row_group_size=1 << 30)
+
+
+def _chip_table(draft: Draft, rows: slice, grid: Grid, given: tuple[pa.Array, pa.Array, pa.Array]) -> pa.Table:
+    """Some chips; ids, number of photos and stacks are given."""
+    chips = draft.chips.iloc[rows]
+    left, top = grid.corner(chips["x"].to_numpy(np.int64), chips["y"].to_numpy(np.int64))
+    names, photos, stacks = given
     columns = {
         "chip_id": names,
-        "epsg": pa.array(draft.chips["epsg"], pa.int32()),
+        "epsg": pa.array(chips["epsg"].to_numpy(), pa.int32()),
         "left": pa.array(left),
         "top": pa.array(top),
         "gsd": pa.array(np.full(len(left), grid.gsd)),
         "size": pa.array(np.full(len(left), grid.size, np.int32)),
-        "split": pa.array(np.asarray(SPLITS, object)[draft.chips["split"]], pa.string()),
-        "photos": pa.array(counts),
+        "split": pa.array(np.asarray(SPLITS, object)[chips["split"].to_numpy()], pa.string()),
+        "photos": photos,
         "stacks": stacks,
-        "geometry": square_column(draft.outline),
+        "geometry": square_column(draft.outline[rows]),
     }
-    _write_groups(path, pa.table(columns, schema=schema), starts)
+    return pa.table(columns, schema=CHIPS)
 
 
 def stack_column(draft: Draft, scenes: Sequence[str]) -> pa.Array:
@@ -138,13 +150,6 @@ def _pair_table(pairs: Any, ids: pa.Array, photos: Photos) -> pa.Table:
         "taken": time_column(photos.taken[photo]),
     }
     return pa.table(columns, schema=PAIRS)
-
-
-def _write_groups(path: Path, table: pa.Table, starts: Ints) -> None:
-    """Write a table with a row group for each span between starts."""
-    with atomic(path) as temporary, _writer(temporary, table.schema, ["epsg", "gsd", "size", "split"]) as writer:
-        for start, stop in pairwise(starts):
-            writer.write_table(table.slice(start, stop - start), row_group_size=1 << 30)
 
 
 def _writer(path: Path, schema: pa.Schema, repeated: list[str]) -> pq.ParquetWriter:

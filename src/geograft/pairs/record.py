@@ -21,13 +21,13 @@ PLAN_VERSION = 2
 """Raised when the same tables and settings would give another plan."""
 
 
-def plan_digest(photos: Photos, scenes: gpd.GeoDataFrame, settings: PairSettings) -> str:
-    """What a plan depends on, in 16 hex digits."""
-    digest = hashlib.sha256(json.dumps([PLAN_VERSION, asdict(settings)], default=list).encode())
+def plan_digest(photos: Photos, scenes: gpd.GeoDataFrame, settings: PairSettings, teacher: str = "") -> str:
+    """What a plan depends on, in 16 hex digits; `teacher` is the fingerprint of the one that finds indoor photos."""
+    about = [PLAN_VERSION, asdict(settings), teacher, photos.addresses, photos.places]
+    digest = hashlib.sha256(json.dumps(about, default=list).encode())
     for name in ("lon", "lat", "taken", "accuracy", "heading", "user", "place"):
         digest.update(np.ascontiguousarray(getattr(photos, name)).view(np.uint8).data)
     digest.update(hash_ids(photos.ids, "plan").tobytes())  # Arrow's own buffers end in bytes that mean nothing
-    digest.update(json.dumps(photos.places).encode())
     for name in sorted(set(scenes.columns) - {"geometry"}):
         digest.update(hash_ids(scenes[name].astype("string").fillna(""), name).tobytes())
     digest.update(b"".join(scenes.geometry.to_wkb()))
@@ -88,7 +88,7 @@ class Planned:
     zones: Mapping[str, Mapping[str, int]]
 
 
-def write_record(out: Path, made: Planned, settings: PairSettings, tally: Tally) -> None:
+def write_record(folder: Path, made: Planned, settings: PairSettings, tally: Tally) -> None:
     """Say what was read, how, and what came of it."""
     about: dict[str, Any] = {
         "plan": made.digest,
@@ -102,7 +102,7 @@ def write_record(out: Path, made: Planned, settings: PairSettings, tally: Tally)
         **tally.about,
     }
     counts = {"done": made.counts["photos"], "skipped": above_zero(tally.photos), "failed": {}}
-    write_manifest(plan_folder(out), Manifest("pairs plan", made.inputs, settings, counts, extra=about))
+    write_manifest(folder, Manifest("pairs plan", made.inputs, settings, counts, extra=about))
 
 
 def above_zero(counts: Mapping[str, int]) -> dict[str, int]:

@@ -21,7 +21,12 @@ COARSE = 8
 INSET_PX = 0.05
 """Chips are this much smaller when they are held against footprints, whose edges are drawn in degrees."""
 
+SEAM_PX = 0.1
+"""Cracks of twice this between scenes are closed, see `ground.joined`."""
+
 _HALF = CELL_ROW // 2
+_BEND = 5e6
+"""The square of a side in metres by this is how far it bends at most, at 84 degrees: 8 earth radii by the tangent."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +61,25 @@ class Survey:
             grid: the chips' size and sampling.
             where: the photos' east and north, metres, (N,).
         """
-        side = COARSE * grid.extent
-        keys, cell = np.unique(cell_keys(where.east, where.north, side), return_inverse=True)
-        row, column = np.floor_divide(keys + _HALF, CELL_ROW), (keys + _HALF) % CELL_ROW - _HALF
-        around = metric_corners(
-            np.asarray(side * column), np.asarray(side * (row + 1.0)), side, grid.extent / 2 + grid.gsd
-        )
+        around, cell = _cells(where.east, where.north, COARSE * grid.extent, grid)
         plain, starts, scenes = _by_cell(ground, to_degrees(zone, around))
-        return cls(ground, zone, grid, cell.astype(np.int64), plain, starts, scenes)
+        return cls(ground, zone, grid, cell, plain, starts, scenes)
 
     def opens(self, where: Any) -> Bools:
         """Whether a chip centred on each photo lies wholly on one scene or on several together, (N,)."""
         found = (np.diff(self.starts) > 0)[self.cell]
         rows = np.flatnonzero(found & ~self.plain[self.cell])
+        around, cell = _cells(where.east[rows], where.north[rows], self.grid.extent, self.grid)
+        found[rows] = self.ground.holds(to_degrees(self.zone, around), self.seam)[cell]
+        rows = rows[~found[rows]]
         x, y = self.grid.centred(where.east[rows], where.north[rows])
-        found[rows] = self.ground.holds(self.outline(x, y, -INSET_PX * self.grid.gsd))
+        found[rows] = self.ground.holds(self.outline(x, y, -INSET_PX * self.grid.gsd), self.seam)
         return found
+
+    @property
+    def seam(self) -> float:
+        """Half the width in metres of the cracks between scenes that are closed."""
+        return SEAM_PX * self.grid.gsd
 
     def outline(self, x: Ints, y: Ints, margin: float = 0.0) -> Floats:
         """The corners of chips in degrees, (n, 4, 2), each side moved outwards by a margin in metres."""
@@ -103,6 +111,21 @@ class Survey:
         touched, held = self.ground.met(corners, "intersects"), self.ground.met(corners, "covered_by")
         keys = [chip * len(self.ground.shapes) + scene for chip, scene in (touched, held)]
         return *touched, np.isin(keys[0], keys[1], assume_unique=True)
+
+
+def _cells(east: Floats, north: Floats, side: float, grid: Grid) -> tuple[Floats, Ints]:
+    """The cells that points lie in, widened by all chips that could be centred there, and the cell of each point.
+
+    They are widened a little more, for their sides are straight in degrees but bend on the grid.
+
+    Returns:
+        Corners in metres, (C, 4, 2), and numbers of cells, (N,).
+    """
+    keys, cell = np.unique(cell_keys(east, north, side), return_inverse=True)
+    row, column = np.floor_divide(keys + _HALF, CELL_ROW), (keys + _HALF) % CELL_ROW - _HALF
+    left, top = np.asarray(side * column), np.asarray(side * (row + 1.0))
+    margin = grid.extent / 2 + grid.gsd + (side + grid.extent) ** 2 / _BEND
+    return metric_corners(left, top, side, margin), cell.astype(np.int64)
 
 
 def _by_cell(ground: Ground, around: Floats) -> tuple[Bools, Ints, Ints]:

@@ -4,12 +4,13 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geograft.pairs.draft import Draft, Sieve
-from geograft.pairs.grid import Grid, Ints
-from geograft.pairs.ground import Ground, mirrored
+from geograft.pairs.grid import Floats, Grid, Ints
+from geograft.pairs.ground import CHUNK, Ground, mirrored
 from geograft.pairs.intake import Photos
 from geograft.pairs.settings import Tally
 from geograft.pairs.split import (
@@ -116,13 +117,19 @@ def _of_one_split(stacks: Stacks, of_scene: Codes, split: Codes) -> Stacks:
 
 def scene_groups(ground: Ground) -> Ints:
     """A number for each scene, the same for scenes that show the same ground at several dates, (S,)."""
-    shapes, rows = mirrored(ground.shapes)
+    distinct = ground.shapes[np.unique(ground.outline, return_index=True)[1]]
+    shapes, rows = mirrored(distinct)
     left, right = shapely.STRtree(shapes).query(shapes, predicate="intersects")
     ahead = left < right
     left, right = left[ahead], right[ahead]
-    shared = shapely.area(shapely.intersection(shapes[left], shapes[right]))
-    smaller = np.minimum(shapely.area(shapes[left]), shapely.area(shapes[right]))
-    same = shared > _SAME_GROUND * smaller
-    edges = (np.ones(same.sum()), (rows[left[same]], rows[right[same]]))
-    count = len(ground.shapes)
-    return np.asarray(connected_components(coo_array(edges, shape=(count, count)), directed=False)[1], np.int64)
+    same = [_share(shapes[left[at : at + CHUNK]], shapes[right[at : at + CHUNK]]) for at in range(0, len(left), CHUNK)]
+    both = np.flatnonzero(np.concatenate([*same, np.empty(0)]) > _SAME_GROUND)
+    edges = (np.ones(len(both)), (rows[left[both]], rows[right[both]]))
+    graph = coo_array(edges, shape=(len(distinct), len(distinct)))
+    return np.asarray(connected_components(graph, directed=False)[1][ground.outline], np.int64)
+
+
+def _share(shapes: NDArray[np.object_], others: NDArray[np.object_]) -> Floats:
+    """The part that shapes have in common with others, of the smaller of the two, (N,)."""
+    smaller = np.minimum(shapely.area(shapes), shapely.area(others))
+    return np.asarray(shapely.area(shapely.intersection(shapes, others)) / np.maximum(smaller, np.finfo(float).tiny))

@@ -24,7 +24,8 @@ Bools = NDArray[np.bool_]
 CHUNK = 50_000
 """Chips that are looked up at once, so that archives of hundreds of dates do not fill the memory."""
 
-_MULTIPOLYGON = 6
+DEGREE = 111_000
+"""Metres along a degree of latitude, nearly."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Ground:
 
     def near(self, lon: Floats, lat: Floats, margin: float) -> "Ground":
         """The scenes whose bounds come within about a margin in metres of the bounds of points."""
-        high = margin / 100_000
+        high = 1.1 * margin / DEGREE
         wide = high / max(np.cos(np.radians(min(85.0, np.abs(lat).max() + high))), 0.05)
         west, south, east, north = self._bounds.T
         level = (south <= lat.max() + high) & (north >= lat.min() - high)
@@ -94,14 +95,19 @@ class Ground:
             found[start + rows] = True
         return found
 
-    def holds(self, corners: Floats) -> Bools:
-        """Whether squares, (N, 4, 2) in degrees, lie wholly on one scene or on several together, (N,)."""
+    def holds(self, corners: Floats, seam: float) -> Bools:
+        """Whether squares lie wholly on one scene or on several together, (N,).
+
+        Args:
+            corners: of the squares, (N, 4, 2) in degrees.
+            seam: metres; see `joined`.
+        """
         found = np.zeros(len(corners), np.bool_)
         for start in range(0, len(corners), CHUNK):
-            found[start : start + CHUNK] = self._holds(shapely.polygons(corners[start : start + CHUNK]))
+            found[start : start + CHUNK] = self._holds(shapely.polygons(corners[start : start + CHUNK]), seam)
         return found
 
-    def _holds(self, squares: NDArray[np.object_]) -> Bools:
+    def _holds(self, squares: NDArray[np.object_], seam: float) -> Bools:
         found = np.zeros(len(squares), np.bool_)
         whole, _ = self._outlines.query(squares, predicate="covered_by")
         found[whole] = True
@@ -109,8 +115,7 @@ class Ground:
         row, outline = self._outlines.query(squares[rest], predicate="intersects")
         shapes = self._outlines.geometries
         for rows, members in _same_sets(row, outline):
-            union = shapely.union_all(shapes[list(members)])
-            shapely.prepare(union)
+            union = joined(shapes[list(members)], seam)
             found[rest[rows]] = shapely.covers(union, squares[rest[rows]])
         return found
 
@@ -136,9 +141,14 @@ class Ground:
         return shapely.STRtree(shapes), scene_of
 
     @cached_property
+    def outline(self) -> Ints:
+        """A number for each scene, the same where footprints are the same, (S,)."""
+        return np.unique(shapely.to_wkb(self.shapes, hex=True), return_inverse=True)[1].astype(np.int64)
+
+    @cached_property
     def _outlines(self) -> Any:
         """A tree of the distinct footprints, on both sides of the antimeridian."""
-        distinct = np.unique(shapely.to_wkb(self.shapes, hex=True), return_index=True)[1]
+        distinct = np.unique(self.outline, return_index=True)[1]
         return shapely.STRtree(mirrored(self.shapes[distinct])[0])
 
 
@@ -155,14 +165,32 @@ def _same_sets(row: Ints, member: Ints) -> Iterable[tuple[Ints, tuple[int, ...]]
     return ((np.array(found), members) for members, found in sets.items())
 
 
+def joined(shapes: NDArray[np.object_], seam: float) -> Any:
+    """The ground of several shapes together, prepared for questions.
+
+    Neighbours whose edges were computed apart leave cracks of a last digit between them, or slivers where the points
+    along a common edge differ; both are closed.
+
+    Args:
+        shapes: in degrees.
+        seam: half the width in metres of a crack that is closed.
+    """
+    reach = seam / DEGREE
+    grown = shapely.union_all(shapely.buffer(shapes, reach, join_style="mitre"))
+    union = shapely.buffer(grown, -reach, join_style="mitre")
+    shapely.prepare(union)
+    return union
+
+
 def unrolled(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
-    """Footprints, those with parts on both sides of the antimeridian made one that runs beyond 180 degrees."""
+    """Footprints, those on both sides of the antimeridian made one that runs beyond 180 degrees."""
     bounds = shapely.bounds(shapes)
-    both = (bounds[:, 0] <= -179.9) & (bounds[:, 2] >= 179.9) & (shapely.get_type_id(shapes) == _MULTIPOLYGON)
     out = shapes.copy()
-    for row in np.flatnonzero(both):
-        parts = [_turned(part, 360) if part.bounds[2] < 0 else part for part in shapes[row].geoms]
-        out[row] = shapely.union_all(parts)
+    for row in np.flatnonzero((bounds[:, 0] <= -179.9) & (bounds[:, 2] >= 179.9)):
+        parts = shapely.get_parts(shapes[row])
+        west, _, east, _ = shapely.bounds(parts).T
+        turned = [_turned(part, 360) for part in parts[(east < 0) | (west <= -179.9)]]
+        out[row] = shapely.union_all([*parts[east >= 0], *turned])
     return out
 
 

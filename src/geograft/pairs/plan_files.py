@@ -98,14 +98,14 @@ def _chip_table(draft: Draft, rows: slice, grid: Grid, given: tuple[pa.Array, pa
         "size": pa.array(np.full(len(left), grid.size, np.int32)),
         "split": pa.array(np.asarray(SPLITS, object)[chips["split"].to_numpy()], pa.string()),
         "photos": photos,
-        "stacks": stacks,
+        "stacks": stacks.cast(STACKS),
         "geometry": square_column(draft.outline[rows]),
     }
     return pa.table(columns, schema=CHIPS)
 
 
 def stack_column(draft: Draft, scenes: Sequence[str]) -> pa.Array:
-    """The chips' stacks as lists of structs."""
+    """The chips' stacks as lists of structs; scene_ids by number, as millions of chips name more text than fits."""
     stacks = draft.stacks
     sizes = np.ones(len(stacks.chip), np.int64)
     for row, more in stacks.more.items():
@@ -115,10 +115,10 @@ def stack_column(draft: Draft, scenes: Sequence[str]) -> pa.Array:
     flat[ends - sizes] = stacks.lead
     for row, more in stacks.more.items():
         flat[ends[row] - len(more) : ends[row]] = more
-    names = pa.DictionaryArray.from_arrays(pa.array(flat), pa.array(scenes, pa.string())).cast(pa.string())
+    names = pa.DictionaryArray.from_arrays(pa.array(flat), pa.array(scenes, pa.string()))
     lists = pa.ListArray.from_arrays(pa.array(_offsets(ends)), names)
     gaps = pa.array(stacks.gap_days, pa.float32(), from_pandas=True)
-    structs = pa.StructArray.from_arrays([gaps, lists], fields=list(STACKS.value_type))
+    structs = pa.StructArray.from_arrays([gaps, lists], names=["gap_days", "scenes"])
     per_chip = np.searchsorted(stacks.chip, np.arange(len(draft.chips)), side="right")
     return pa.ListArray.from_arrays(pa.array(_offsets(per_chip)), structs)
 

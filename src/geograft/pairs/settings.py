@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from geograft.errors import BadSetting
 from geograft.pairs.grid import Grid
 from geograft.pairs.split import SplitSettings, check_fractions
@@ -24,8 +22,8 @@ class PairSettings:
         seed: of the visiting order, the draw and the split.
         max_overlap: the largest share of its ground that a chip may have in common with another of its zone; a photo
             that lies in no chip and would open one beyond it is left out.
-        time_bin_days: photos of one place are divided into bins of so many days, each with a scene of its own time;
-            one chip a place where None.
+        time_bin_days: photos of one place are divided into bins of so many days, at least one, each with a scene of
+            its own time; one chip a place where None.
         max_gap_days: the largest distance in time between a chip's photos and its scene; any where None.
         density_cap: chips at most in each square of `density_km`, by a fair draw, so that dense cities do not
             outweigh the rest of the globe; any where None.
@@ -74,12 +72,13 @@ class PairSettings:
             )
         if self.seed < 0:
             raise BadSetting(f"seed must be 0 or more, not {self.seed}.")
-        lengths = (self.time_bin_days, self.max_gap_days, self.density_km)
-        if any(length is not None and length <= 0 for length in lengths):
-            raise BadSetting("time_bin_days, max_gap_days and density_km must be above 0.")
+        if any(length is not None and not length > 0 for length in (self.max_gap_days, self.density_km)):
+            raise BadSetting("max_gap_days and density_km must be above 0.")
+        if self.time_bin_days is not None and not self.time_bin_days >= 1:
+            raise BadSetting(f"time_bin_days must be at least 1, a chip's name says its day, not {self.time_bin_days}.")
         if self.encoding not in {"lossless", "jpeg"}:
             raise BadSetting(f"encoding is lossless or jpeg, not {self.encoding!r}.")
-        check_fractions(self.fractions)
+        self.division(Grid(self.chip_size, 1.0 if self.gsd is None else self.gsd))
 
     def division(self, grid: Grid) -> SplitSettings:
         """The split's settings for chips of a grid."""
@@ -126,10 +125,6 @@ class Tally:
     photos: Counter[str] = field(default_factory=Counter)
     chips: Counter[str] = field(default_factory=Counter)
     about: dict[str, Any] = field(default_factory=dict)
-
-    def lose(self, before: pd.DataFrame, after: pd.DataFrame, reason: str) -> None:
-        """Count the photos that no pair holds any more."""
-        self.photos[reason] += int(before["photo"].nunique() - after["photo"].nunique())
 
 
 def reasons(counts: Mapping[str, int]) -> str:

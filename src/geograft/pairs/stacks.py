@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geograft.pairs.grid import Floats, Ints
-from geograft.pairs.ground import CHUNK, mirrored
+from geograft.pairs.ground import CHUNK, Ground, joined, mirrored
 from geograft.pairs.survey import INSET_PX, Survey
 from geograft.pairs.times import DAY, NEVER
 
@@ -63,14 +63,14 @@ class Stacks:
         return cls(chip, gap, lead, more)
 
     def best(self, chips: int) -> Ints:
-        """A number of each chip's best stack, the same for the same scenes; -1 where it has none, (chips,)."""
+        """A number of each chip's best stack, the same for the same scenes in any order; -1 for none, (chips,)."""
         rows = np.flatnonzero(np.diff(self.chip, prepend=-1))
         out = np.full(chips, -1, np.int64)
         out[self.chip[rows]] = self.lead[rows]
         names: dict[tuple[int, ...], int] = {}
         for row in sorted(set(rows.tolist()) & set(self.more)):
-            scenes = (int(self.lead[row]), *self.more[row])
-            out[self.chip[row]] = _MANY + names.setdefault(scenes, len(names))
+            scenes = sorted((int(self.lead[row]), *self.more[row]))
+            out[self.chip[row]] = _MANY + names.setdefault(tuple(scenes), len(names))
         return out
 
     def of_table(self, number: Ints) -> "Stacks":
@@ -155,9 +155,9 @@ class Stacker:
         """Stacks of several scenes: of one day; of several days for chips that nothing else serves."""
         ground = self.survey.ground
         days = np.where(ground.taken[touch.scene] == NEVER, NEVER, ground.taken[touch.scene] // DAY)
-        found = self._whole(touch.groups(ground.clouds, days), chips)
+        found = self._whole(touch.groups(ground, days), chips)
         rest = touch.without(np.append(served, [chip for chip, _ in found]).astype(np.int64))
-        return found + self._whole(rest.groups(ground.clouds, np.zeros(len(rest.chip), np.int64)), chips)
+        return found + self._whole(rest.groups(ground, np.zeros(len(rest.chip), np.int64)), chips)
 
     def _whole(self, groups: list[Group], chips: Chips) -> list[Group]:
         """The groups whose scenes hold their chip together."""
@@ -171,9 +171,8 @@ class Stacker:
     def _union(self, members: tuple[int, ...]) -> Any:
         """The ground of some scenes."""
         if members not in self._unions:
-            union = shapely.union_all(mirrored(self.survey.ground.shapes[list(members)])[0])
-            shapely.prepare(union)
-            self._unions[members] = union
+            shapes, _ = mirrored(self.survey.ground.shapes[list(members)])
+            self._unions[members] = joined(shapes, self.survey.seam)
         return self._unions[members]
 
     def _ranked(self, first: int, found: Stacks, middle: Ints) -> Stacks:
@@ -213,17 +212,23 @@ class Touch:
         keep = ~np.isin(self.chip, chips)
         return Touch(self.chip[keep], self.scene[keep], self.far[keep])
 
-    def groups(self, clouds: Floats, day: Ints) -> list[Group]:
-        """Two and more scenes of a chip and day, the nearest in time first, then the clearest: (chip, scenes)."""
-        keys = (self.scene, clouds[self.scene], np.where(np.isnan(self.far), np.inf, self.far), day, self.chip)
-        order = np.lexsort(keys)
-        chip, day = self.chip[order], day[order]
-        fresh = np.ones(len(order), np.bool_)
-        fresh[1:] = (chip[1:] != chip[:-1]) | (day[1:] != day[:-1])
-        starts = np.append(np.flatnonzero(fresh), len(order)).tolist()
-        scene = self.scene[order].tolist()
-        spans = [(int(chip[a]), tuple(scene[a : min(b, a + MAX_SCENES)])) for a, b in pairwise(starts) if b - a > 1]
-        return sorted(spans, key=lambda row: row[0])
+    def groups(self, ground: Ground, day: Ints) -> list[Group]:
+        """Two and more scenes of a chip and day, the nearest in time first, then the clearest: (chip, scenes).
+
+        Of scenes with one footprint the first alone is taken: a further one would add no ground.
+
+        Args:
+            ground: the scenes.
+            day: of each row, (K,).
+        """
+        far = np.where(np.isnan(self.far), np.inf, self.far)
+        order = np.lexsort((self.scene, ground.clouds[self.scene], far, day, self.chip))
+        chip, day, scene = self.chip[order], day[order], self.scene[order]
+        group = np.cumsum((np.diff(chip, prepend=-1) != 0) | (np.diff(day, prepend=0) != 0))
+        kept = np.sort(np.unique(group * len(ground.outline) + ground.outline[scene], return_index=True)[1])
+        starts = np.append(np.flatnonzero(np.diff(group[kept], prepend=0)), len(kept)).tolist()
+        chips, scenes = chip[kept].tolist(), scene[kept].tolist()
+        return [(chips[a], tuple(scenes[a : min(b, a + MAX_SCENES)])) for a, b in pairwise(starts) if b - a > 1]
 
 
 def median_times(chip: Ints, taken: Ints, chips: int) -> Ints:

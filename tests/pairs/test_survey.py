@@ -99,7 +99,8 @@ def test_a_wide_cell_of_the_north_whose_sides_bend_is_not_plain_where_a_chip_loo
     away = 1 if lat > 0 else -1
     rim = to_degrees(zone, metric_corners(np.array([left]), np.array([top]), side, grid.extent / 2 + grid.gsd))[0]
     first, last = (rim[0], rim[1]) if away > 0 else (rim[3], rim[2])
-    wide = np.stack([first, last, last, first]) + [[0, away * 1e-7], [0, away * 1e-7], [1, -away], [-1, -away]]
+    moved = np.array([[0, away * 1e-7], [0, away * 1e-7], [1, -away], [-1, -away]])
+    wide = np.stack([first, last, last, first]) + moved
     middle = Metric(np.array([left + side / 2]), np.array([top - 1e-3 if away > 0 else top - side + 1e-3]))
     survey = Survey.of(ground_of([shapely.Polygon(wide)]), zone, grid, middle)
     x, y = grid.centred(middle.east, middle.north)

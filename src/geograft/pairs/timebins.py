@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geograft.pairs.cover import Cover
+from geograft.pairs.cover import Bools, Cover
 from geograft.pairs.grid import Ints
 from geograft.pairs.times import DAY, NEVER
 
@@ -42,7 +42,7 @@ def divide(cover: Cover, taken: Ints, bin_days: float) -> Binned:
     return _regrouped(cover, cover.chip, number)
 
 
-def _fullest(chip: Ints, number: Ints, known: np.ndarray, chips: int) -> Ints:
+def _fullest(chip: Ints, number: Ints, known: Bools, chips: int) -> Ints:
     """Each chip's bin of most photos, the earliest of equals; `NEVER` where no photo has a time, (chips,)."""
     pairs, counts = np.unique(np.stack([chip[known], number[known]]), axis=1, return_counts=True)
     out = np.full(chips, NEVER, np.int64)

@@ -54,9 +54,9 @@ class SplitSettings:
         """Refuse fractions that are no division."""
         if self.by is not None and self.by not in KINDS:
             raise BadSetting(f"A split is by blocks, by place, by scene, or none, not {self.by!r}.")
-        if min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+        if not (min(self.fractions) >= 0 and abs(sum(self.fractions) - 1) <= 1e-6):
             raise BadSetting(f"The fractions of train, validation and test must sum to 1, not {self.fractions}.")
-        if self.block_m <= 0 or self.buffer_m < 0:
+        if not (self.block_m > 0 and self.buffer_m >= 0):
             raise BadSetting(
                 f"block_m must be above 0 and buffer_m 0 or more, not {self.block_m:g} and {self.buffer_m:g}."
             )
@@ -131,7 +131,7 @@ def block_numbers(lon: Floats, lat: Floats, block_m: float) -> tuple[Ints, Ints]
     row = np.floor(lat / step)
     around = 2 * np.pi * _EARTH_M * np.cos(np.radians((row + 0.5) * step))
     columns = np.maximum(1, np.floor(around / block_m))
-    column = np.floor((lon % 360) / 360 * columns)
+    column = np.minimum(np.floor((lon % 360) / 360 * columns), columns - 1)
     return row.astype(np.int64), column.astype(np.int64)
 
 

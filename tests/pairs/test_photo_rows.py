@@ -7,7 +7,13 @@ import pytest
 
 from geograft.errors import DiskFull, UnreadableTable
 from geograft.pairs import photo_rows
-from geograft.pairs.photo_rows import COLUMNS, SCHEMA, copy_rows, pick_rows
+from geograft.pairs.photo_rows import COLUMNS, SCHEMA, Dealt, pick_rows
+
+
+def copy_rows(sources, rows, path, keep=None):
+    """Write some rows of tables in an order; the buckets lie beside the file."""
+    with Dealt(sources, rows, path.with_name("buckets")) as dealt:
+        dealt.write(path, keep)
 
 
 @pytest.fixture
@@ -97,7 +103,7 @@ def test_no_rows_give_an_empty_table(sources, tmp_path):
 
 def test_a_run_that_fails_leaves_nothing_behind(sources, tmp_path, monkeypatch):
     (tmp_path / "new").mkdir()
-    monkeypatch.setattr(photo_rows, "_sorted", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(photo_rows, "_sorted", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(DiskFull):
         copy_rows(sources, np.arange(15), tmp_path / "new" / "out.parquet")
     assert list((tmp_path / "new").iterdir()) == []
@@ -110,10 +116,20 @@ def test_a_disk_that_fills_up_while_rows_are_dealt_is_named(sources, tmp_path, m
 
 
 def test_what_a_killed_run_left_is_not_in_the_way(sources, tmp_path):
-    (tmp_path / ".out.buckets").mkdir()
-    (tmp_path / ".out.buckets" / "9.arrow").write_text("left")
+    (tmp_path / "buckets").mkdir()
+    (tmp_path / "buckets" / "9.arrow").write_text("left")
     copy_rows(sources, np.arange(15), tmp_path / "out.parquet")
-    assert not (tmp_path / ".out.buckets").exists()
+    assert not (tmp_path / "buckets").exists()
+
+
+def test_rows_that_are_not_wanted_in_the_end_are_left_out(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(photo_rows, "BUCKET", 4)
+    rows = np.array([8, 13, 0, 12, 14, 3])
+    keep = np.array([True, False, True, True, False, True])
+    copy_rows(sources, rows, tmp_path / "some.parquet", keep)
+    copy_rows(sources, rows[keep], tmp_path / "same.parquet")
+    some, same = (gpd.read_parquet(tmp_path / f"{name}.parquet") for name in ("some", "same"))
+    assert some.equals(same)
 
 
 def test_a_damaged_table_is_named(sources, tmp_path):

@@ -1,7 +1,7 @@
 """Chips and pairs on the way to a plan: numbers only, so that 15 million pairs cost some 300 megabytes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,38 +132,61 @@ def gather(folder: Path, zones: Sequence[int], photos: int, tally: Tally) -> Dra
     """
     covered = np.zeros(photos, np.bool_)
     why = np.full(photos, 255, np.uint8)
-    parts = [_load(result_path(folder, zone), zone, covered, why) for zone in zones]
-    starts = np.cumsum([0, *(len(part["x"]) for part in parts)])[:-1].tolist()
-    stacks = []
-    for part, start in zip(parts, starts, strict=True):
-        part["chip"] += np.int32(start)
-        found = part.pop("stacks")
-        stacks.append(replace(found, chip=found.chip + start))
+    paths = [result_path(folder, zone) for zone in zones]
+    sizes = np.array([_sizes(path) for path in paths], np.int64).reshape(-1, 3)
+    ends = np.cumsum(sizes, axis=0)
+    found = {name: np.empty((ends[-1, kind], *shape), dtype) for name, (kind, dtype, shape) in _COLUMNS.items()}
+    more: dict[int, tuple[int, ...]] = {}
+    for path, zone, start, end in zip(paths, zones, (ends - sizes).tolist(), ends.tolist(), strict=True):
+        with load_arrays(path) as file:
+            covered[file["covered"]] = True
+            why[file["rest"]] = file["why"]
+            _fill(found, file, start, end)
+            more |= {row + start[_STACK]: scenes for row, scenes in stacks_of(file).more.items()}
+        found["epsg"][start[_CHIP] : end[_CHIP]] = zone
     for number, reason in enumerate(LEFT_OUT):
         tally.photos[reason] += int((~covered & (why == number)).sum())
     draft = Draft(
-        chips=pd.DataFrame({name: _joined(parts, name) for name in ("epsg", "x", "y", "bin")}),
-        outline=_joined(parts, "outline"),
-        pairs=pd.DataFrame({name: _joined(parts, name) for name in ("chip", "photo", "col", "row")}),
-        stacks=Stacks.joined(stacks),
+        chips=pd.DataFrame({name: found[name] for name in ("epsg", "x", "y", "bin")}),
+        outline=found["outline"],
+        pairs=pd.DataFrame({name: found[name] for name in ("chip", "photo", "col", "row")}),
+        stacks=Stacks(found["stack_chip"], found["stack_gap"], found["stack_lead"], more),
         photos=photos,
     )
     tally.photos["not-drawn"] += int((covered & ~draft.paired).sum())
     return draft
 
 
-def _joined(parts: Sequence[dict[str, Any]], name: str) -> Any:
-    """A column of all zones, taken off each so that it is held once."""
-    return np.concatenate([part.pop(name) for part in parts])
+_CHIP, _PAIR, _STACK = range(3)
+_COLUMNS: dict[str, tuple[int, Any, tuple[int, ...]]] = {
+    "epsg": (_CHIP, np.int32, ()),
+    "x": (_CHIP, np.int64, ()),
+    "y": (_CHIP, np.int64, ()),
+    "bin": (_CHIP, np.int64, ()),
+    "outline": (_CHIP, np.float64, (4, 2)),
+    "chip": (_PAIR, np.int32, ()),
+    "photo": (_PAIR, np.int32, ()),
+    "col": (_PAIR, np.float32, ()),
+    "row": (_PAIR, np.float32, ()),
+    "stack_chip": (_STACK, np.int64, ()),
+    "stack_gap": (_STACK, np.float32, ()),
+    "stack_lead": (_STACK, np.int64, ()),
+}
+"""What each column has a row for, its type, and the shape of a row."""
 
 
-def _load(path: Path, zone: int, covered: Bools, why: Any) -> dict[str, Any]:
-    """The columns of a zone's chips and pairs, and its stacks; marks the photos covered, and why others are left."""
+def _sizes(path: Path) -> tuple[int, int, int]:
+    """The number of chips, pairs and stacks of a zone."""
     with load_arrays(path) as file:
-        covered[file["covered"]] = True
-        why[file["rest"]] = file["why"]
-        columns = {name: file[name] for name in ("x", "y", "bin", "outline", "chip", "photo", "col", "row")}
-        return {**columns, "epsg": np.full(len(columns["x"]), zone, np.int32), "stacks": stacks_of(file)}
+        return len(file["x"]), len(file["chip"]), len(file["stack_chip"])
+
+
+def _fill(found: dict[str, Any], file: Any, start: Sequence[int], end: Sequence[int]) -> None:
+    """Copy a zone's columns to their places; chips are counted from the zone's first."""
+    for name, (kind, _, _) in _COLUMNS.items():
+        if name != "epsg":
+            shift = start[_CHIP] if name in {"chip", "stack_chip"} else 0
+            found[name][start[kind] : end[kind]] = file[name] + shift if shift else file[name]
 
 
 def density_cap(draft: Draft, ids: pa.Array, limit: int, side_km: float, seed: int) -> Bools:

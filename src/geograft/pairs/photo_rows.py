@@ -3,13 +3,15 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from geograft.errors import UnreadableTable
 from geograft.geoparquet import coordinates, geo_metadata, geometry_crs, point_column
@@ -48,46 +50,63 @@ _FORMAT: dict[str, Any] = {
 _RANKED = pa.schema([*SCHEMA, ("rank", pa.int64())])
 
 
-def copy_rows(sources: Sequence[Path], rows: Ints, path: Path) -> None:
-    """Write some rows of photo tables in a given order.
+class Dealt:
+    """Rows of photo tables on their way into another order: dealt into buckets of neighbours, then sorted one by one.
 
-    Rows are dealt into buckets of neighbours in that order as they are read; then each bucket is sorted and written.
+    Dealing reads the tables and needs no more than the order; which of the rows are wanted in the end may be known
+    later.
 
     Args:
         sources: photo tables.
-        rows: rows of all tables one after another, each once, in the order wanted.
-        path: the photo table to write.
+        rows: rows of all tables one after another, each once, in the order that they are to have.
+        folder: holds the buckets; it is made, and removed by `close`.
 
     Raises:
         UnreadableTable: a table is damaged.
         DiskFull: nothing stays behind.
     """
-    with atomic(path) as temporary, _scratch(path) as folder:
-        buckets = [folder / f"{number}.arrow" for number in range(-(-len(rows) // BUCKET))]
-        _deal(pick_rows(sources, rows), buckets)
-        with pq.ParquetWriter(temporary, SCHEMA, **_FORMAT) as writer:
-            for bucket in buckets:
-                writer.write_table(_sorted(bucket))
+
+    def __init__(self, sources: Sequence[Path], rows: Ints, folder: Path) -> None:
+        self.rows = rows
+        self._folder = folder
+        names = [f"{number}.arrow" for number in range(-(-len(rows) // BUCKET))]
+        self._buckets = [folder / name for name in names]
+        self.close()
+        with atomic(folder) as temporary:
+            temporary.mkdir()
+            _deal(pick_rows(sources, rows), [temporary / name for name in names])
+
+    def write(self, path: Path, keep: NDArray[np.bool_] | None = None) -> None:
+        """Write the rows that are wanted, all where `keep` is None, in order.
+
+        Raises:
+            DiskFull: nothing stays behind.
+        """
+        with atomic(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, **_FORMAT) as writer:
+            for bucket in self._buckets:
+                writer.write_table(_sorted(bucket, keep))
+
+    def close(self) -> None:
+        """Remove the buckets."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """The rows, until the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the buckets."""
+        self.close()
 
 
-@contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    """An empty folder beside a file, removed at the end; one that a killed run left is used again."""
-    folder = path.with_name(f".{path.stem}.buckets")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sorted(bucket: Path) -> pa.Table:
-    """The rows of a bucket in order."""
+def _sorted(bucket: Path, keep: NDArray[np.bool_] | None) -> pa.Table:
+    """The wanted rows of a bucket in order."""
     with pa.memory_map(str(bucket)) as file:
         part = pa.ipc.open_stream(file).read_all()
-        order = pa.array(np.argsort(part["rank"].to_numpy()))
-        return part.drop_columns("rank").take(order).cast(SCHEMA)
+        rank = part["rank"].to_numpy()
+        order = np.argsort(rank)
+        wanted = order if keep is None else order[keep[rank[order]]]
+        return part.drop_columns("rank").take(pa.array(wanted)).cast(SCHEMA)
 
 
 def _deal(rows: Iterator[tuple[pa.Table, Ints]], buckets: Sequence[Path]) -> None:
@@ -98,7 +117,7 @@ def _deal(rows: Iterator[tuple[pa.Table, Ints]], buckets: Sequence[Path]) -> Non
             order = np.argsort(place // BUCKET, kind="stable")
             bounds = np.searchsorted((place // BUCKET)[order], np.arange(len(writers) + 1))
             dealt = table.append_column("rank", pa.array(place)).take(pa.array(order))
-            for writer, start, stop in zip(writers, bounds[:-1], bounds[1:], strict=True):
+            for writer, (start, stop) in zip(writers, pairwise(bounds.tolist()), strict=True):
                 if stop > start:
                     writer.write_table(dealt.slice(start, stop - start))
 

@@ -10,7 +10,7 @@ number of workers, or on how often a run was killed.
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ from geograft.pairs.indoor import IndoorCheck, outdoor
 from geograft.pairs.inputs import as_paths, read_scene_tables
 from geograft.pairs.intake import Photos, read_photos
 from geograft.pairs.materialise import materialise
-from geograft.pairs.photo_rows import copy_rows
+from geograft.pairs.photo_rows import Dealt
 from geograft.pairs.plan_files import shard_starts, write_chips, write_pairs, write_scenes
 from geograft.pairs.record import Planned, is_planned, plan_digest, plan_folder, read_summary, write_record
 from geograft.pairs.settings import PairSettings, PairSummary, Tally
@@ -115,8 +115,12 @@ def _plan(job: "_Job", digest: str, engine: str, workers: int | None) -> None:
     """Make the plan and write it."""
     with open_engine(engine, workers=workers) as running:
         zones = _cover(job, running)
-    planned = _write(_chosen(job, sorted(map(int, zones))), job, digest, zones)
-    write_record(job.folder, planned, job.settings, job.tally)
+    with ThreadPoolExecutor(1) as pool:  # tables are read again while chips are chosen
+        dealing = _Dealing(job, pool)
+        draft = _chosen(job, sorted(map(int, zones)), dealing)
+    with dealing.done() as dealt:
+        planned = _write(draft, job, lambda path: dealt.write(path, draft.paired[dealing.photos]))
+    write_record(job.folder, replace(planned, digest=digest, zones=zones), job.settings, job.tally)
 
 
 @dataclass(frozen=True)
@@ -262,12 +266,34 @@ def _widest(scenes: gpd.GeoDataFrame) -> float:
 # --- choice -----------------------------------------------------------------------------------------------
 
 
-def _chosen(job: _Job, zones: Sequence[int]) -> Draft:
+class _Dealing:
+    """The photo tables' rows, put in the order of the visit by a thread of its own once it is known which may be used.
+
+    Args:
+        job: names the tables.
+        pool: runs the thread.
+    """
+
+    def __init__(self, job: _Job, pool: ThreadPoolExecutor) -> None:
+        self._job, self._pool = job, pool
+
+    def begin(self, photos: Any) -> None:
+        """Deal some photos, by number."""
+        job, self.photos = self._job, photos
+        self._dealt = self._pool.submit(Dealt, job.inputs["photos"], job.photos.row[photos], job.work / "photos")
+
+    def done(self) -> Dealt:
+        """The dealt rows."""
+        return self._dealt.result()
+
+
+def _chosen(job: _Job, zones: Sequence[int], dealing: _Dealing) -> Draft:
     """The chips to cut, with their split."""
     settings = job.settings
     draft = gather(job.work, zones, len(job.photos), job.tally)
     if draft.chips.empty:
         _explain(job)
+    dealing.begin(np.flatnonzero(draft.paired))
     served = np.zeros(len(draft.chips), np.bool_)
     served[draft.stacks.chip] = True
     draft = _sieved(draft, served, "no-scene-in-time", job.tally)
@@ -304,15 +330,14 @@ def _note_empty_splits(draft: Draft, settings: PairSettings) -> None:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def _write(draft: Draft, job: _Job, digest: str, zones: dict[str, dict[str, int]]) -> Planned:
+def _write(draft: Draft, job: _Job, write_photos: Callable[[Path], None]) -> Planned:
     """Write the plan's tables, side by side."""
     names = draft.names(job.grid, job.settings.time_bin_days)
     starts = shard_starts(draft, max(1, job.settings.shard_mb * 2**20 // _chip_bytes(job)))
-    used = np.flatnonzero(draft.paired)
     scenes = write_scenes(job.folder / "scenes.parquet", job.scenes, draft)
     ids = job.scenes["scene_id"].tolist()
     tables = (
-        (copy_rows, job.inputs["photos"], job.photos.row[used], job.folder / "photos.parquet"),
+        (write_photos, job.folder / "photos.parquet"),
         (write_pairs, job.folder / "pairs.parquet", draft, names, job.photos, starts),
         (write_chips, job.folder / "chips.parquet", draft, names, job.grid, starts, ids),
     )
@@ -320,9 +345,14 @@ def _write(draft: Draft, job: _Job, digest: str, zones: dict[str, dict[str, int]
         writing: list[Future[None]] = [pool.submit(*table) for table in tables]
         for done in track(as_completed(writing), "Writing tables", len(tables)):
             done.result()
-    counts = {"chips": len(draft.chips), "pairs": len(draft.pairs), "photos": len(used), "shards": len(starts) - 1}
+    counts = {
+        "chips": len(draft.chips),
+        "pairs": len(draft.pairs),
+        "photos": int(draft.paired.sum()),
+        "shards": len(starts) - 1,
+    }
     splits = count_by_split(draft.chips["split"].to_numpy())
-    return Planned(digest, job.sensor.name, job.grid, job.inputs, {**counts, "scenes": scenes}, splits, zones)
+    return Planned("", job.sensor.name, job.grid, job.inputs, {**counts, "scenes": scenes}, splits, {})
 
 
 def _chip_bytes(job: _Job) -> int:

@@ -1,6 +1,6 @@
 """The files of a plan: what `materialise` reads, a row group a shard."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ PAIRS = pa.schema(
 )
 
 
+_AT_ONCE = 250_000
+"""Rows that are made at once."""
+
+
 def shard_starts(draft: Draft, chips: int) -> Ints:
     """The first chip of each shard, and the number of chips at the end; the bins of a place stay together."""
     x, y, epsg = (draft.chips[name].to_numpy() for name in ("x", "y", "epsg"))
@@ -76,12 +80,13 @@ def write_chips(path: Path, draft: Draft, names: pa.Array, grid: Grid, starts: I
     schema = CHIPS.with_metadata(geo_metadata("Polygon", (*flat.min(axis=0), *flat.max(axis=0))))
     counts = np.bincount(draft.pairs["chip"], minlength=len(draft.chips)).astype(np.int32)
     stacks = stack_column(draft, scenes)
-    repeated = ["epsg", "gsd", "size", "split"]
-    with atomic(path) as temporary, _writer(temporary, schema, repeated) as writer:
-        for start, stop in pairwise(starts):
-            given = (column.slice(start, stop - start) for column in (names, pa.array(counts), stacks))
-            table = _chip_table(draft, slice(start, stop), grid, tuple(given))
-            writer.write_table(table.cast(schema), row_group_size=1 << 30)
+
+    def table(rows: slice) -> pa.Table:
+        given = (column[rows] for column in (names, pa.array(counts), stacks))
+        return _chip_table(draft, rows, grid, tuple(given)).cast(schema)
+
+    with atomic(path) as temporary, _writer(temporary, schema, ["epsg", "gsd", "size", "split"]) as writer:
+        _write_groups(writer, starts, table)
 
 
 def _chip_table(draft: Draft, rows: slice, grid: Grid, given: tuple[pa.Array, pa.Array, pa.Array]) -> pa.Table:
@@ -130,11 +135,30 @@ def _offsets(ends: Ints) -> NDArray[np.int32]:
 
 def write_pairs(path: Path, draft: Draft, names: pa.Array, photos: Photos, starts: Ints) -> None:
     """Write the pairs, a row group a shard, in the chips' order."""
-    chip = draft.pairs["chip"].to_numpy()
-    bounds = np.searchsorted(chip, starts)
+    bounds = np.searchsorted(draft.pairs["chip"].to_numpy(), starts)
+
+    def table(rows: slice) -> pa.Table:
+        return _pair_table(draft.pairs.iloc[rows], names, photos)
+
     with atomic(path) as temporary, _writer(temporary, PAIRS, ["chip_id", "accuracy_m"]) as writer:
-        for start, stop in pairwise(bounds):
-            writer.write_table(_pair_table(draft.pairs.iloc[start:stop], names, photos), row_group_size=1 << 30)
+        _write_groups(writer, bounds, table)
+
+
+def _write_groups(writer: pq.ParquetWriter, starts: Ints, table: Callable[[slice], pa.Table]) -> None:
+    """Write a row group for each span between starts, from tables of many spans at once.
+
+    Args:
+        writer: of the file.
+        starts: the first row of each group, and the number of rows at the end.
+        table: gives some rows.
+    """
+    first = 0
+    while first < len(starts) - 1:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + _AT_ONCE, side="right")) - 1)
+        rows = table(slice(int(starts[first]), int(starts[last])))
+        for start, stop in pairwise((starts[first : last + 1] - starts[first]).tolist()):
+            writer.write_table(rows.slice(start, stop - start), row_group_size=1 << 30)
+        first = last
 
 
 def _pair_table(pairs: Any, ids: pa.Array, photos: Photos) -> pa.Table:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GEOGRAFT_WORKERS", "1")  # tests that are about workers ask for more
 
 import numpy as np
 import pytest

@@ -44,3 +44,11 @@ def test_tasks_are_handed_out_a_little_ahead_only():
 def test_an_engine_that_cannot_be_is_refused(name, workers):
     with pytest.raises(BadSetting):
         open_engine(name, workers=workers)
+
+
+def test_the_environment_may_say_how_many_workers(monkeypatch):
+    monkeypatch.setenv("GEOGRAFT_WORKERS", "3")
+    assert open_engine().workers == 3
+    monkeypatch.setenv("GEOGRAFT_WORKERS", "many")
+    with pytest.raises(BadSetting, match="GEOGRAFT_WORKERS"):
+        open_engine()

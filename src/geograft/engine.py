@@ -84,7 +84,15 @@ def open_engine(name: str = "local", *, workers: int | None = None) -> Engine:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The cores that this process may use, or as many as the environment's GEOGRAFT_WORKERS says.
+
+    Raises:
+        BadSetting: it says no number above 0.
+    """
+    if wanted := os.environ.get("GEOGRAFT_WORKERS"):
+        if not wanted.isdecimal() or not int(wanted):
+            raise BadSetting(f"GEOGRAFT_WORKERS must be a number above 0, not {wanted!r}.")
+        return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -20,7 +20,7 @@ import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geograft.errors import GeograftError
+from geograft.errors import GeograftError, UnreachableScene
 from geograft.pairs.mosaic import Mosaic, read_mosaic
 from geograft.pairs.windows import BLOCK, Reader, windows
 from geograft.raster import Scene, chip_geobox
@@ -233,6 +233,8 @@ def _looks(chip: PlannedChip, stacks: list[Stack], find: FindScene, reader: Read
     for stack in stacks:
         try:
             looks.append(_look({name: find(name) for name in stack.scenes}, chip.geobox, reader))
+        except UnreachableScene:
+            raise
         except GeograftError as error:
             logger.warning("Chip %s: %s", chip.chip_id, error)
             reason = "unreadable-scene"
@@ -254,6 +256,8 @@ def _serve(look: _Look, max_cloud: float, reader: Reader) -> Cut:
     names = list(look.scenes)
     try:
         raster = look.mosaic.raster if look.mosaic else reader.read(look.scenes[names[0]], look.box)
+    except UnreachableScene:
+        raise
     except GeograftError as error:
         logger.warning("Chip at %s: %s", look.box.affine, error)
         return Cut(reason="unreadable-scene")

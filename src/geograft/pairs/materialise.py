@@ -6,13 +6,14 @@ stopped, and ends with the same bytes whatever the engine and the number of work
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from geograft.engine import open_engine
-from geograft.errors import NoPairs, OutputExists
+from geograft.errors import NoPairs, OutputExists, UnreachableScene
 from geograft.models.teacher import Teacher, load_teacher
+from geograft.pairs.card import write_card
+from geograft.pairs.collection import write_collection
 from geograft.pairs.embeddings import embed_photos, embeddings_path
 from geograft.pairs.encoding import check_encoding
 from geograft.pairs.output import Made, write_tables
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 STAGE = "pairs materialise"
 TABLES = ("chips.parquet", "pairs.parquet", "photos.parquet")
+RECORDS = ("manifest.json", "README.md", "collection.json")
 
 
 def materialise(
@@ -35,9 +37,10 @@ def materialise(
     """Cut the chips of a plan and write them with their photos.
 
     Args:
-        out: the folder of pairs, with its `plan/`; gets shards/, chips.parquet, pairs.parquet, photos.parquet and
-            manifest.json. A run that was killed goes on where it stopped, a shard that was removed or damaged is
-            cut again, and what is done is not done again.
+        out: the folder of pairs, with its `plan/`; gets shards/, chips.parquet, pairs.parquet, photos.parquet,
+            manifest.json, a data set card (README.md) and a STAC collection (collection.json). A run that was
+            killed goes on where it stopped, a shard that was removed or damaged is cut again, and what is done is
+            not done again.
         teacher: embeds the photos first, and every photo in a shard carries its embedding; none do where None.
         engine: where shards are written; see `open_engine`.
         workers: shards at once; as many as there are cores where None.
@@ -51,6 +54,7 @@ def materialise(
         BadSetting: the plan's encoding cannot hold its sensor.
         OutputExists: the folder holds shards of another plan or teacher.
         EmptyTable: a teacher is given, and no photo can be read.
+        UnreachableScene: a scene's server does not answer; all other shards are written, and stay.
         NoPairs: no chip could be cut.
         EngineFailed: workers died again and again.
         DiskFull: whole shards stay, to go on from.
@@ -76,6 +80,8 @@ def materialise(
     if found:
         unpack(plan.out, found.fingerprint)
     _write_record(plan, made, found)
+    write_card(plan.out)
+    write_collection(plan.out)
     return read_summary(plan.out)
 
 
@@ -107,8 +113,8 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _is_finished(plan: PlanFolder) -> bool:
-    """Whether the tables of all shards are written: the manifest comes last."""
-    return all((plan.out / name).is_file() for name in (*TABLES, "manifest.json"))
+    """Whether the tables of all shards are written, and what is said of them."""
+    return all((plan.out / name).is_file() for name in (*TABLES, *RECORDS))
 
 
 def _embed(out: Path, teacher: Teacher, *, needed: bool) -> None:
@@ -124,9 +130,10 @@ def _write_shards(tasks: list[ShardTask], engine: str, workers: int | None) -> N
         return
     (tasks[0].out / "manifest.json").unlink(missing_ok=True)
     with open_engine(engine, workers=workers) as running:
-        results: Iterator[int] = running.map(write_shard, tasks)
-        for _ in track(results, "Writing shards", len(tasks)):
-            pass
+        results = track(running.map(write_shard, tasks), "Writing shards", len(tasks))
+        left = [problem for problem in results if problem]
+    if left:
+        raise UnreachableScene(f"{len(left)} of {len(tasks)} shards wait for a server: run again. {left[0]}")
 
 
 def _write_record(plan: PlanFolder, made: Made, teacher: Teacher | None) -> None:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from geograft.errors import GeograftError, OutputExists, UnreadableTable
+from geograft.errors import GeograftError, OutputExists, UnreachableScene, UnreadableTable
 from geograft.pairs.cutting import Cut, PlannedChip, cut_chips
 from geograft.pairs.encoding import decode, encode
 from geograft.pairs.planned import PlanFolder, SceneShelf
@@ -66,8 +66,12 @@ class ShardTask:
         return self.out / "shards" / f"part-{self.number:05d}.parquet"
 
 
-def write_shard(task: ShardTask) -> int:
-    """Cut and write a shard with its manifest; gives the number of chips in it.
+def write_shard(task: ShardTask) -> str:
+    """Cut and write a shard with its manifest.
+
+    Returns:
+        "", or why the shard was left for another run: a scene's server does not answer now. To take another scene
+        instead would give a run that is started again other chips.
 
     Raises:
         MissingInput, UnreadableTable: a table of the plan is absent or damaged.
@@ -76,12 +80,15 @@ def write_shard(task: ShardTask) -> int:
     plan = PlanFolder(task.out)
     chips = plan.chips(task.number)
     shelf = plan.scenes(name for chip in chips for stack in chip.stacks for name in stack.scenes)
-    cuts = cut_chips(chips, shelf.find, plan.max_cloud)
+    try:
+        cuts = cut_chips(chips, shelf.find, plan.max_cloud)
+    except UnreachableScene as error:
+        return str(error)
     meta = _metadata(plan, chips, cuts, task.teacher)
     with atomic(task.path) as temporary:
         _write_rows(temporary, _columns(task, plan, cuts, shelf), cuts, meta)
     _write_record(task, plan, Counter(cut.reason for cut in cuts))
-    return sum(cut.pixels is not None for cut in cuts)
+    return ""
 
 
 def _write_record(task: ShardTask, plan: PlanFolder, counts: Counter[str]) -> None:

@@ -14,7 +14,7 @@ from shapely.affinity import rotate, translate
 from geograft.pairs import ground as ground_module
 from geograft.pairs.cover import Metric
 from geograft.pairs.grid import Grid, project
-from geograft.pairs.ground import Ground, mirrored, unrolled
+from geograft.pairs.ground import Ground, joined, mirrored, unrolled
 from geograft.pairs.survey import COARSE, Survey
 from geograft.pairs.times import NEVER
 from geograft.pairs.zones import by_zone
@@ -167,6 +167,14 @@ def test_a_crack_of_a_pixel_between_scenes_stays_open_on_every_side():
     across = [[9.1, 45.1], [9.15, 45.1], [9.15, 45.09], [9.1, 45.09]]
     beside = [[9.09, 45.05], [9.11, 45.05], [9.11, 45.04], [9.09, 45.04]]
     assert ground_of(boxes).holds(np.array([across, beside]), 1.0).tolist() == [False, True]
+
+
+def test_closing_cracks_moves_no_outer_edge():
+    west, east = shapely.box(9, 45, 9.1, 45.1), shapely.box(9.1 + 1e-6, 45, 9.2, 45.05)
+    found = joined(np.array([west, east], dtype=object), 0.1)
+    whole = shapely.union_all([west, east, shapely.box(9.1, 45, 9.1 + 1e-6, 45.05)])
+    assert found.symmetric_difference(whole).area < 1e-11
+    assert found.hausdorff_distance(whole) < 1e-6
 
 
 # --- the antimeridian -------------------------------------------------------------------------------------

@@ -81,6 +81,12 @@ def test_scenes_of_several_days_are_put_together_only_where_nothing_else_serves(
     assert found_for([LEFT, RIGHT, LEFT], ["2024-06-01", "2024-06-30", "2024-06-30T12:00"]) == [(1, 2)]
 
 
+def test_a_day_ends_at_midnight():
+    late = ["2024-06-02T23:59", "2024-06-03T00:01", "2010-01-01"]
+    assert found_for([LEFT, RIGHT, WHOLE], late) == [(2,)]
+    assert found_for([LEFT, RIGHT, WHOLE], ["2024-06-02T00:01", late[0], late[2]]) == [(0, 1), (2,)]
+
+
 def test_a_mosaic_is_as_cloudy_as_its_worst_scene():
     taken = ["2024-06-01T10:00", "2024-06-01T11:00", "2024-06-01T12:00"]
     assert found_for([LEFT, RIGHT, WHOLE], taken, [0.0, 0.4, 0.3]) == [(2,), (0, 1)]
@@ -262,6 +268,12 @@ def test_chips_have_the_same_number_where_their_best_scenes_are_the_same(columns
         if first and second:
             assert (one == two) == (first == second)
     assert [number == -1 for number in numbers] == [not found for found in by_chip]
+
+
+def test_a_mosaic_in_another_order_shows_the_same_scenes():
+    numbers = stacks_of([[(0, 1)], [(1, 0)], [(0,)], [(1, 0, 2)]]).best(4)
+    assert numbers[0] == numbers[1]
+    assert len(set(numbers.tolist())) == 3
 
 
 def test_scenes_are_counted_in_the_whole_table():

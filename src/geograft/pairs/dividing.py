@@ -120,16 +120,26 @@ def scene_groups(ground: Ground) -> Ints:
     distinct = ground.shapes[np.unique(ground.outline, return_index=True)[1]]
     shapes, rows = mirrored(distinct)
     left, right = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    ahead = left < right
-    left, right = left[ahead], right[ahead]
-    same = [_share(shapes[left[at : at + CHUNK]], shapes[right[at : at + CHUNK]]) for at in range(0, len(left), CHUNK)]
-    both = np.flatnonzero(np.concatenate([*same, np.empty(0)]) > _SAME_GROUND)
-    edges = (np.ones(len(both)), (rows[left[both]], rows[right[both]]))
+    wanted = _SAME_GROUND * np.minimum(shapely.area(shapes[left]), shapely.area(shapes[right]))
+    likely = (left < right) & (_common_bounds(shapes[left], shapes[right]) > wanted)
+    left, right, wanted = left[likely], right[likely], wanted[likely]
+    common = [
+        _common(shapes[left[at : at + CHUNK]], shapes[right[at : at + CHUNK]]) for at in range(0, len(left), CHUNK)
+    ]
+    both = np.concatenate([*common, np.empty(0)]) > wanted
+    edges = (np.ones(both.sum()), (rows[left[both]], rows[right[both]]))
     graph = coo_array(edges, shape=(len(distinct), len(distinct)))
     return np.asarray(connected_components(graph, directed=False)[1][ground.outline], np.int64)
 
 
-def _share(shapes: NDArray[np.object_], others: NDArray[np.object_]) -> Floats:
-    """The part that shapes have in common with others, of the smaller of the two, (N,)."""
-    smaller = np.minimum(shapely.area(shapes), shapely.area(others))
-    return np.asarray(shapely.area(shapely.intersection(shapes, others)) / np.maximum(smaller, np.finfo(float).tiny))
+def _common(shapes: NDArray[np.object_], others: NDArray[np.object_]) -> Floats:
+    """The area that each two shapes have in common, (N,)."""
+    return np.asarray(shapely.area(shapely.intersection(shapes, others)))
+
+
+def _common_bounds(shapes: NDArray[np.object_], others: NDArray[np.object_]) -> Floats:
+    """The area that their bounds have in common: as much or more, and found at once, (N,)."""
+    (west, south, east, north), (left, bottom, right, top) = shapely.bounds(shapes).T, shapely.bounds(others).T
+    return np.asarray(
+        (np.minimum(east, right) - np.maximum(west, left)) * (np.minimum(north, top) - np.maximum(south, bottom))
+    )

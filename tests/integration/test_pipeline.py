@@ -40,7 +40,8 @@ def work(tmp_path_factory) -> Path:
     shutil.rmtree(folder / "region" / "truth")
     geograft("photos", folder / "region" / "photos.csv", folder / "photos.parquet")
     geograft("scenes", folder / "region" / "scenes", folder / "scenes.parquet", "--sensor", "world-1m")
-    geograft("pairs", folder / "photos.parquet", folder / "scenes.parquet", folder / "pairs")
+    geograft("pairs", "plan", folder / "photos.parquet", folder / "scenes.parquet", folder / "pairs")
+    geograft("pairs", "materialise", folder / "pairs")
     (folder / "train.yaml").write_text(SETTINGS)
     geograft("train", folder / "pairs", folder / "model", "--config", folder / "train.yaml")
     return folder
@@ -62,6 +63,17 @@ def test_dirty_photos_are_counted_not_hidden(work):
     skipped = json.loads((work / "photos.manifest.json").read_text())["counts"]["skipped"]
     assert sum(skipped.values()) > 0
     assert all(count > 0 for count in skipped.values())
+
+
+def test_pairs_are_looked_at_and_published(work):
+    page = Path(geograft("pairs", "inspect", work / "pairs", "--count", 6)["page"])
+    assert page.stat().st_size > 50_000
+    shown = geograft("pairs", "export", work / "pairs", work / "release", "--form", "webdataset", "--strip-private")
+    assert shown["chips"] == geograft("pairs", "materialise", work / "pairs")["chips"]
+    assert {"README.md", "collection.json", "leakage.json", "train"} <= {
+        path.name for path in (work / "release").iterdir()
+    }
+    assert not any(shown["leaks"].values())
 
 
 def test_running_a_finished_training_again_changes_nothing(work):

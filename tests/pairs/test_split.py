@@ -153,23 +153,23 @@ def gaps(chips, place):
     st.integers(0, 10_000),
     st.sampled_from(PLACES),
     st.integers(2, 60),
-    st.sampled_from([0.0, 32.0, 200.0]),
+    st.sampled_from([0.0, 32.0, 200.0, 20_000.0]),
     st.booleans(),
 )
 def test_chips_of_different_splits_are_never_nearer_than_the_buffer_and_none_goes_for_nothing(
     seed, place, count, buffer_m, some_left_out
 ):
     rng = np.random.default_rng(seed)
-    chips = scattered(place, rng.uniform(-600, 600, (2, count)))
+    chips = scattered(place, rng.uniform(-600 - 3 * buffer_m, 600 + 3 * buffer_m, (2, count)))
     split = rng.integers(-1 if some_left_out else 0, 3, count).astype(np.int8)
     drop = near_other_split(chips, corners(chips), split, buffer_m)
-    apart, slack = gaps(chips, place), 0.02 * buffer_m + 0.1
+    apart, slack = gaps(chips, place), 0.0015 * buffer_m + 0.1
     kept = np.where(drop, -1, split)
     across = (kept[:, None] != kept) & (kept[:, None] >= 0) & (kept >= 0)
     assert apart[across].min(initial=np.inf) >= buffer_m - slack
     for chip in np.flatnonzero(drop):
         stronger = kept > split[chip]
-        assert apart[chip, stronger].min() <= buffer_m * np.sqrt(2) + slack, "near a chip that stays"
+        assert apart[chip, stronger].min() <= buffer_m * 1.45 + slack, "near a chip that stays"
     assert not drop[split == 2].any()
     assert not drop[split == -1].any()
 

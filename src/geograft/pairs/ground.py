@@ -182,6 +182,11 @@ def joined(shapes: NDArray[np.object_], seam: float) -> Any:
     return union
 
 
+def bend(side: float) -> float:
+    """How far a side of so many metres on the grid bends at most beside one that is straight in degrees, metres."""
+    return side**2 / 5e6  # by 8 earth radii over the tangent of 84 degrees
+
+
 def unrolled(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
     """Footprints, those on both sides of the antimeridian made one that runs beyond 180 degrees."""
     bounds = shapely.bounds(shapes)

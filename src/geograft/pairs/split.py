@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from geograft.errors import BadSetting
 from geograft.pairs.grid import Floats, Ints, corners
-from geograft.pairs.ground import mirrored
+from geograft.pairs.ground import bend, mirrored
 from geograft.pairs.hashing import Hashes, hash_ids, mix
 from geograft.pairs.times import NEVER
 
@@ -160,14 +160,15 @@ def near_other_split(chips: pd.DataFrame, outline: Floats, split: Codes, buffer_
         buffer_m: metres.
     """
     points = _on_sphere(outline.mean(axis=1))
-    reach = 1.5 * (float((chips["gsd"] * chips["size"]).max()) + buffer_m) if len(chips) else 0.0
+    extent = float((chips["gsd"] * chips["size"]).max()) if len(chips) else 0.0
+    reach, margin = 1.5 * (extent + buffer_m), buffer_m + bend(extent + 2 * buffer_m)
     drop = np.zeros(len(chips), np.bool_)
     for level in (1, 0):
         mine, others = np.flatnonzero(split == level), np.flatnonzero((split > level) & ~drop)
         mine = mine[_within(points[mine], points[others], reach)]
         others = others[_within(points[others], points[mine], reach)]
         shapes, _ = mirrored(shapely.polygons(outline[others]))
-        wide = shapely.polygons(corners(chips.iloc[mine], buffer_m))
+        wide = shapely.polygons(corners(chips.iloc[mine], margin))
         hit, _ = shapely.STRtree(shapes).query(wide, predicate="intersects")
         drop[mine[hit]] = True
     return drop

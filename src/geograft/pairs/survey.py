@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geograft.pairs.grid import CELL_ROW, Floats, Grid, Ints, cell_keys, metric_corners, to_degrees
-from geograft.pairs.ground import CHUNK, Ground
+from geograft.pairs.ground import CHUNK, Ground, bend
 
 Bools = NDArray[np.bool_]
 
@@ -25,8 +25,6 @@ SEAM_PX = 0.1
 """Cracks of twice this between scenes are closed, see `ground.joined`."""
 
 _HALF = CELL_ROW // 2
-_BEND = 5e6
-"""The square of a side in metres by this is how far it bends at most, at 84 degrees: 8 earth radii by the tangent."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def _cells(east: Floats, north: Floats, side: float, grid: Grid) -> tuple[Floats
     keys, cell = np.unique(cell_keys(east, north, side), return_inverse=True)
     row, column = np.floor_divide(keys + _HALF, CELL_ROW), (keys + _HALF) % CELL_ROW - _HALF
     left, top = np.asarray(side * column), np.asarray(side * (row + 1.0))
-    margin = grid.extent / 2 + grid.gsd + (side + grid.extent) ** 2 / _BEND
+    margin = grid.extent / 2 + grid.gsd + bend(side + grid.extent)
     return metric_corners(left, top, side, margin), cell.astype(np.int64)
 
 

@@ -184,6 +184,11 @@ def test_training_gives_way_to_validation_and_both_to_test():
     assert drop(0, -1, 1, 2) == [False] * 4
 
 
+def test_a_wide_buffer_of_the_north_reaches_its_middle_too():
+    chips = chips_at([0, 0], [0, -20_000 - SIDE + 40], corner=(500_000.0, 7_770_000.0))
+    assert near_other_split(chips, corners(chips), np.array([0, 2], np.int8), 20_000).tolist() == [True, False]
+
+
 def test_a_buffer_of_no_chips_is_empty():
     none = chips_at([], [])
     assert near_other_split(none, corners(none), np.empty(0, np.int8), 32).tolist() == []

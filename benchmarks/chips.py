@@ -34,7 +34,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
-from geograft.pairs import cutting
+from geograft.pairs.cutting import chips as cutting
 from geograft.raster import Scene, files, open_scene, write_cog
 
 SIZE = 224

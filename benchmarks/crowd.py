@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from geograft.geoparquet import geo_metadata, point_column
-from geograft.pairs.photo_rows import COLUMNS
+from geograft.pairs.planning.photo_rows import COLUMNS
 
 CITIES = 1500
 PART = 500_000

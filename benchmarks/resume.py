@@ -113,13 +113,13 @@ def _plain(path: Path, folder: Path) -> bytes:
 
 def trials(name: str, command: list[str], base: Path | None, work: Path, kills: int) -> int:
     """How many killed runs end with the bytes of an unbroken one."""
-    whole, same = work / f"{name}-whole", 0
+    whole, same = work / f"{name}-whole" / "pairs", 0
     _fresh(whole, base)
     seconds = run(command, whole)
     wanted = bytes_of(whole)
     draw = np.random.default_rng([kills, len(name)])
     for kill in range(kills):
-        out = work / f"{name}-{kill}"
+        out = work / f"{name}-{kill}" / "pairs"
         _fresh(out, base)
         moment = draw.uniform(min(STARTUP_S, seconds / 2), seconds)
         run(command, out, moment)
@@ -129,7 +129,7 @@ def trials(name: str, command: list[str], base: Path | None, work: Path, kills: 
         same += equal
         print(f"{name}: killed after {moment:.1f} of {seconds:.1f} s, {left} files; "
               f"{'same bytes' if equal else 'OTHER BYTES'}", file=sys.stderr)  # fmt: skip
-        shutil.rmtree(out)
+        shutil.rmtree(out.parent)
     return same
 
 

@@ -9,9 +9,10 @@ import pytest
 from affine import Affine
 from PIL import Image
 
-from geograft.geoparquet import geo_metadata, square_column
+from geograft.geoparquet import geo_metadata, point_column, square_column
 from geograft.models.teacher import Teacher
 from geograft.pairs.grid import corners, to_crs
+from geograft.pairs.planning.photo_rows import COLUMNS, SCHEMA
 from geograft.sources.scenes import read_scenes
 from geograft.tables import Manifest, write_manifest, write_table
 
@@ -191,16 +192,11 @@ def make_plan(tmp_path):
             [[pair for some in pairs[start : start + shard] for pair in some] for start in cuts],
         )
         ids = sorted({pair["photo_id"] for some in pairs for pair in some})
-        photos = gpd.GeoDataFrame(
-            {
-                "photo_id": ids,
-                "uri": [f"/nowhere/{photo}.jpg" for photo in ids] if uris is None else uris[: len(ids)],
-                "taken": SHOT,
-            },
-            geometry=gpd.points_from_xy([9.0] * len(ids), [45.0] * len(ids)),
-            crs=4326,
-        )
-        write_table(photos, out / "plan" / "photos.parquet")
+        about = dict.fromkeys(COLUMNS) | {"accuracy_m": 8.0, "taken": SHOT, "user": "u", "licence": "CC BY 4.0"}
+        about["geometry"] = point_column(np.array([9.0]), np.array([45.0]))[0].as_py()
+        addresses = [f"/nowhere/{photo}.jpg" for photo in ids] if uris is None else uris[: len(ids)]
+        listed = [about | {"photo_id": one, "uri": uri} for one, uri in zip(ids, addresses, strict=True)]
+        pq.write_table(pa.Table.from_pylist(listed, schema=SCHEMA), out / "plan" / "photos.parquet")
         extra = {"plan": digest, "sensor": table["sensor"].iloc[0], "gsd": gsd, "chips_dropped": {"split-buffer": 3}}
         options = {"chip_size": size, "gsd": gsd, "max_cloud": 0.01, "encoding": "lossless"} | settings
         counts = {"done": len(ids), "skipped": {"no-scene": 2}, "failed": {}}

@@ -8,12 +8,12 @@ from pyproj import Proj
 
 from geograft.errors import EmptyTable, MissingInput
 from geograft.pairs.card import CardSettings, hub_licences, write_card
-from geograft.pairs.facts import Chips, facts_of, licence_label
-from geograft.pairs.figures import equal_earth, write_map
-from geograft.pairs.folder import open_folder
-from geograft.pairs.histograms import Histogram
 from geograft.pairs.plan import PairSettings, make_pairs
-from geograft.pairs.provenance import commands, stages
+from geograft.pairs.publishing.facts import Chips, facts_of, licence_label
+from geograft.pairs.publishing.figures import equal_earth, write_map
+from geograft.pairs.publishing.folder import open_folder
+from geograft.pairs.publishing.histograms import Histogram
+from geograft.pairs.publishing.provenance import commands, stages
 from geograft.tables import read_manifest, read_table, write_manifest, write_table
 
 SMALL = PairSettings(chip_size=32, block_m=96, buffer_m=16, fractions=(0.6, 0.2, 0.2))

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geograft.errors import BadSetting, EmptySplit, MissingInput, UnreadableTable
+from geograft.pairs.cutting.shards import shard_paths
 from geograft.pairs.dataset import _spread, iter_chips, load_pairs, torchgeo_sample
 from geograft.pairs.embeddings import embed_photos
 from geograft.pairs.encoding import decode
 from geograft.pairs.materialise import materialise
-from geograft.pairs.shards import shard_paths
 from geograft.raster import open_scene, read
 
 

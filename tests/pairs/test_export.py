@@ -13,10 +13,10 @@ import rasterio
 import webdataset
 
 from geograft.errors import BadSetting, MissingInput, OutputExists
-from geograft.pairs import exporting
 from geograft.pairs.dataset import load_pairs
 from geograft.pairs.export import ExportSettings, export
 from geograft.pairs.plan import PairSettings, make_pairs
+from geograft.pairs.publishing import exporting
 from geograft.tables import read_manifest, read_table, write_table
 
 SMALL = PairSettings(chip_size=32, block_m=96, buffer_m=16, fractions=(0.6, 0.2, 0.2))

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from geograft.errors import BadSetting, EmptySplit, MissingInput, UnwritableOutput
-from geograft.pairs import page
-from geograft.pairs.folder import open_folder
 from geograft.pairs.inspect import inspect
-from geograft.pairs.page import markdown, mercator, number, share, spread
 from geograft.pairs.plan import PairSettings, make_pairs
-from geograft.pairs.provenance import stages
-from geograft.pairs.sampling import thumbnail, web_address, wedge
+from geograft.pairs.publishing import page
+from geograft.pairs.publishing.folder import open_folder
+from geograft.pairs.publishing.page import markdown, mercator, number, share, spread
+from geograft.pairs.publishing.provenance import stages
+from geograft.pairs.publishing.sampling import thumbnail, web_address, wedge
 from geograft.tables import Manifest, read_manifest, read_table, write_manifest, write_table
 
 SMALL = PairSettings(chip_size=32, block_m=96, buffer_m=16, fractions=(0.6, 0.2, 0.2))

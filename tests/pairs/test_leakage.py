@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from geograft.errors import MissingInput
 from geograft.pairs.grid import corners
 from geograft.pairs.leakage import leakage, write_leakage
-from geograft.pairs.nearness import beside_others, nearest_of_other_kind
-from geograft.pairs.overlaps import Footprints, overlaps
 from geograft.pairs.plan import PairSettings, make_pairs
+from geograft.pairs.publishing.nearness import beside_others, nearest_of_other_kind
+from geograft.pairs.publishing.overlaps import Footprints, overlaps
 from geograft.raster.grids import to_crs
 from geograft.tables import Manifest, read_table, write_manifest, write_table
 
@@ -203,8 +203,8 @@ def test_mixed_cells_agree_with_a_double_loop(rows):
 
 
 def test_the_nearest_distance_among_many_points_is_exact(monkeypatch):
-    monkeypatch.setattr("geograft.pairs.nearness._FEW", 500)
-    monkeypatch.setattr("geograft.pairs.nearness._SAMPLE", 50)
+    monkeypatch.setattr("geograft.pairs.publishing.nearness._FEW", 500)
+    monkeypatch.setattr("geograft.pairs.publishing.nearness._SAMPLE", 50)
     rng = np.random.default_rng(3)
     lon, lat = rng.uniform(-180, 180, 4000), rng.uniform(-70, 70, 4000)
     kinds = rng.integers(0, 3, 4000).astype(np.uint8)

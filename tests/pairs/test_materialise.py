@@ -12,18 +12,20 @@ import pytest
 
 from geograft.errors import BadSetting, DiskFull, MissingInput, NoPairs, OutputExists, UnreadableTable
 from geograft.pairs import materialise as stage
-from geograft.pairs import shards
+from geograft.pairs.cutting import shards
+from geograft.pairs.cutting.shards import sha256, shard_paths
 from geograft.pairs.dataset import load_pairs
 from geograft.pairs.embeddings import read_embeddings
 from geograft.pairs.materialise import materialise
-from geograft.pairs.shards import sha256, shard_paths
 from geograft.pairs.vectors import scratch
 from geograft.tables import read_manifest
 
 SLOW_RUN = """
 import sys, time
 from pathlib import Path
-from geograft.pairs import cutting, materialise, output
+from geograft.pairs import materialise
+from geograft.pairs.cutting import chips as cutting
+from geograft.pairs.cutting import output
 
 def slowed(module, name, seconds):
     work = getattr(module, name)

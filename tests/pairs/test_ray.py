@@ -45,7 +45,7 @@ def end_node(cluster, shards, ended):
 
 def test_a_cluster_that_loses_a_node_gives_the_bytes_of_this_machine(cluster, scattered, make_ground, tmp_path):
     photos, scenes, engine = scattered(400), make_ground(400), f"ray:{cluster.address}"
-    here, there = tmp_path / "here", tmp_path / "there"
+    here, there = tmp_path / "here" / "pairs", tmp_path / "there" / "pairs"
     plan_pairs(photos, scenes, here, settings=MANY_SHARDS, workers=1)
     summary = materialise(here, workers=1)
     plan_pairs(photos, scenes, there, settings=MANY_SHARDS, engine=engine)

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from geograft.cli.fetch import fetch
 from geograft.errors import BadSetting, MissingColumns, OutputExists, UnreadableTable, UnwritableOutput
 from geograft.sources.fetch import FetchSettings, fetch_photos
-from geograft.sources.fetched import read_addresses
-from geograft.sources.journal import Journal
+from geograft.sources.fetching.fetched import read_addresses
+from geograft.sources.fetching.journal import Journal
 from geograft.tables import read_manifest, write_table
 
 
@@ -105,7 +105,7 @@ def test_other_images_become_jpegs(server, tmp_path, kind, fetched, image_bytes)
 PROGRAM = """
 import sys
 from geograft.sources.fetch import FetchSettings, fetch_photos
-from geograft.sources.fetched import read_addresses
+from geograft.sources.fetching.fetched import read_addresses
 settings = FetchSettings(per_second=100, per_host=4, workers=4, allow_private=True)
 fetch_photos(sys.argv[1], sys.argv[2], settings=settings)
 """

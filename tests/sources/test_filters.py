@@ -9,9 +9,9 @@ from PIL import Image
 
 from geograft.errors import BadSetting
 from geograft.settings import settings_from
-from geograft.sources.cells import neighbourhoods, place_cells
 from geograft.sources.filters import Filter, FilterSettings, id_hashes
-from geograft.sources.hashes import SeenHashes, among
+from geograft.sources.judging.cells import neighbourhoods, place_cells
+from geograft.sources.judging.hashes import SeenHashes, among
 
 
 def table(**columns):

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from geograft.pairs.facts import NO_LICENCE, Facts, facts_of
-from geograft.pairs.figures import write_histogram, write_map
-from geograft.pairs.folder import PairFolder, open_folder
 from geograft.pairs.leakage import Leakage, leakage, save_leakage
-from geograft.pairs.page import lead, render
-from geograft.pairs.provenance import commands
+from geograft.pairs.publishing.facts import NO_LICENCE, Facts, facts_of
+from geograft.pairs.publishing.figures import write_histogram, write_map
+from geograft.pairs.publishing.folder import PairFolder, open_folder
+from geograft.pairs.publishing.page import lead, render
+from geograft.pairs.publishing.provenance import commands
 from geograft.tables import atomic
 
 _HUB_LICENCES = frozenset({

@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from geograft.pairs.checksums import multihash, stated_sha256
-from geograft.pairs.facts import NO_LICENCE, Facts, facts_of
-from geograft.pairs.folder import PairFolder, column, open_folder
-from geograft.pairs.items import write_items
+from geograft.pairs.publishing.checksums import multihash, stated_sha256
+from geograft.pairs.publishing.facts import NO_LICENCE, Facts, facts_of
+from geograft.pairs.publishing.folder import PairFolder, column, open_folder
+from geograft.pairs.publishing.items import write_items
 from geograft.sensors import Sensor
 from geograft.tables import atomic
 

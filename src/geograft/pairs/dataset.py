@@ -14,8 +14,8 @@ import shapely
 from numpy.typing import NDArray
 
 from geograft.errors import BadSetting, EmptySplit, UnreadableTable
+from geograft.pairs.cutting.shards import read_pixels, shard_paths
 from geograft.pairs.embeddings import embeddings_path, read_embeddings
-from geograft.pairs.shards import read_pixels, shard_paths
 from geograft.pairs.streams import Chip, iter_chips, torchgeo_sample
 from geograft.sensors import Sensor, get_sensor
 from geograft.tables import read_table

@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 from geograft.engine import open_engine
 from geograft.errors import BadSetting, MissingInput, OutputExists, UnreadableTable
 from geograft.pairs.card import CardSettings, Evidence, folder_of, write_card_of
-from geograft.pairs.checksums import sha256_of, write_checksums
 from geograft.pairs.collection import collection, save_collection, slug
-from geograft.pairs.exporting import ShardTask, write_split_shards
-from geograft.pairs.facts import facts_of
-from geograft.pairs.folder import PairFolder, column, open_folder, stream
-from geograft.pairs.items import shard_numbers, write_items
 from geograft.pairs.leakage import leakage, save_leakage
-from geograft.pairs.privacy import Privacy, clean_chips, clean_photos
-from geograft.pairs.writers import FORMS, image_kind
+from geograft.pairs.publishing.checksums import sha256_of, write_checksums
+from geograft.pairs.publishing.exporting import ShardTask, write_split_shards
+from geograft.pairs.publishing.facts import facts_of
+from geograft.pairs.publishing.folder import PairFolder, column, open_folder, stream
+from geograft.pairs.publishing.items import shard_numbers, write_items
+from geograft.pairs.publishing.privacy import Privacy, clean_chips, clean_photos
+from geograft.pairs.publishing.writers import FORMS, image_kind
 from geograft.sensors import get_sensor
 from geograft.tables import Manifest, atomic, read_manifest, track, write_manifest
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from geograft.errors import BadSetting, EmptySplit
-from geograft.pairs.facts import facts_of
-from geograft.pairs.folder import open_folder
 from geograft.pairs.leakage import leakage
-from geograft.pairs.page import inspection_page
-from geograft.pairs.sampling import sample_chips
+from geograft.pairs.publishing.facts import facts_of
+from geograft.pairs.publishing.folder import open_folder
+from geograft.pairs.publishing.page import inspection_page
+from geograft.pairs.publishing.sampling import sample_chips
 from geograft.tables import atomic, check_output
 
 _MOST = 500

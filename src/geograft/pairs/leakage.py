@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from geograft.pairs.folder import PairFolder, codes, column, lon_lat, names, numbers, open_folder
-from geograft.pairs.nearness import nearest_of_other_kind
-from geograft.pairs.overlaps import Footprints, overlaps
-from geograft.pairs.twins import shared_patterns
+from geograft.pairs.publishing.folder import PairFolder, codes, column, lon_lat, names, numbers, open_folder
+from geograft.pairs.publishing.nearness import nearest_of_other_kind
+from geograft.pairs.publishing.overlaps import Footprints, overlaps
+from geograft.pairs.publishing.twins import shared_patterns
 from geograft.tables import atomic
 
 _MINUTE_US = 60_000_000

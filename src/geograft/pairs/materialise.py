@@ -14,13 +14,13 @@ from geograft.errors import NoPairs, OutputExists, UnreachableScene
 from geograft.models.teacher import Teacher, load_teacher
 from geograft.pairs.card import write_card
 from geograft.pairs.collection import write_collection
+from geograft.pairs.cutting.output import Made, write_tables
+from geograft.pairs.cutting.planned import PlanFolder
+from geograft.pairs.cutting.shards import ShardTask, is_whole, shard_paths, write_shard
 from geograft.pairs.embeddings import embed_photos, embeddings_path
 from geograft.pairs.encoding import check_encoding
-from geograft.pairs.output import Made, write_tables
-from geograft.pairs.planned import PlanFolder
+from geograft.pairs.planning.split import SPLITS
 from geograft.pairs.settings import PairSummary, reasons
-from geograft.pairs.shards import ShardTask, is_whole, shard_paths, write_shard
-from geograft.pairs.split import SPLITS
 from geograft.pairs.vectors import pack, unpack
 from geograft.tables import Manifest, read_manifest, track, write_manifest
 

@@ -23,24 +23,24 @@ import numpy as np
 from geograft.engine import Engine, open_engine
 from geograft.errors import EmptyTable, MissingColumns, NoPairs, SceneTooSmall
 from geograft.models.teacher import Teacher, load_teacher
-from geograft.pairs.arrays import save_arrays
-from geograft.pairs.covering import ZoneTask, plan_zone
-from geograft.pairs.dividing import divide
-from geograft.pairs.draft import Draft, Sieve, counts_by_zone, density_cap, gather
 from geograft.pairs.grid import Grid
-from geograft.pairs.ground import Ground
 from geograft.pairs.hashing import hash_ids
-from geograft.pairs.indoor import IndoorCheck, outdoor
-from geograft.pairs.inputs import as_paths, read_scene_tables
-from geograft.pairs.intake import Photos, read_photos
 from geograft.pairs.materialise import materialise
-from geograft.pairs.photo_rows import Dealt
-from geograft.pairs.plan_files import shard_starts, write_chips, write_pairs, write_scenes
-from geograft.pairs.record import Planned, is_planned, plan_digest, plan_folder, read_summary, write_record
+from geograft.pairs.planning.arrays import save_arrays
+from geograft.pairs.planning.covering import ZoneTask, plan_zone
+from geograft.pairs.planning.dividing import divide
+from geograft.pairs.planning.draft import Draft, Sieve, counts_by_zone, density_cap, gather
+from geograft.pairs.planning.ground import Ground
+from geograft.pairs.planning.indoor import IndoorCheck, outdoor
+from geograft.pairs.planning.inputs import as_paths, read_scene_tables
+from geograft.pairs.planning.intake import Photos, read_photos
+from geograft.pairs.planning.photo_rows import Dealt
+from geograft.pairs.planning.plan_files import shard_starts, write_chips, write_pairs, write_scenes
+from geograft.pairs.planning.record import Planned, is_planned, plan_digest, plan_folder, read_summary, write_record
+from geograft.pairs.planning.split import SPLITS, count_by_split
+from geograft.pairs.planning.survey import COARSE
+from geograft.pairs.planning.zones import by_zone, phases, touching
 from geograft.pairs.settings import PairSettings, PairSummary, Tally
-from geograft.pairs.split import SPLITS, count_by_split
-from geograft.pairs.survey import COARSE
-from geograft.pairs.zones import by_zone, phases, touching
 from geograft.sensors import Sensor
 from geograft.tables import remove_leftovers, track
 

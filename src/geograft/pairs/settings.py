@@ -8,7 +8,7 @@ from typing import Any
 
 from geograft.errors import BadSetting
 from geograft.pairs.grid import Grid
-from geograft.pairs.split import SplitSettings, check_fractions
+from geograft.pairs.planning.split import SplitSettings, check_fractions
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geograft.errors import BadSetting, MissingInput
+from geograft.pairs.cutting.shards import row_groups, shard_metadata, shard_paths
 from geograft.pairs.encoding import decode
-from geograft.pairs.shards import row_groups, shard_metadata, shard_paths
 from geograft.raster import chip_geobox
 from geograft.sensors import Sensor, get_sensor
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from geograft.sources.crew import Crew
-from geograft.sources.fetch_settings import FetchSettings
-from geograft.sources.fetched import Addresses, files_here, read_addresses, status_table, write_photos
-from geograft.sources.journal import Journal
+from geograft.sources.fetching.crew import Crew
+from geograft.sources.fetching.fetched import Addresses, files_here, read_addresses, status_table, write_photos
+from geograft.sources.fetching.journal import Journal
+from geograft.sources.fetching.settings import FetchSettings
 from geograft.tables import Manifest, track, write_manifest, write_table
 
 __all__ = ["FetchSettings", "FetchSummary", "fetch_photos"]

@@ -16,12 +16,12 @@ import pandas as pd
 
 from geograft.errors import EmptyTable, MissingInput
 from geograft.sources.filters import Filter, FilterSettings
-from geograft.sources.local import FOLDER_BATCH, list_photos, local_photos, position_reasons, with_exif
-from geograft.sources.mapping import Mapper
-from geograft.sources.photo_table import COLUMNS, PhotoWriter, copy_without, scratch
 from geograft.sources.presets import load_preset
-from geograft.sources.readers import find_tables
-from geograft.sources.table_photos import TablePhotos
+from geograft.sources.reading.local import FOLDER_BATCH, list_photos, local_photos, position_reasons, with_exif
+from geograft.sources.reading.mapping import Mapper
+from geograft.sources.reading.photo_table import COLUMNS, PhotoWriter, copy_without, scratch
+from geograft.sources.reading.readers import find_tables
+from geograft.sources.reading.table_photos import TablePhotos
 from geograft.tables import Manifest, atomic, check_output, track, write_manifest
 
 __all__ = ["COLUMNS", "PhotoSettings", "PhotoSummary", "read_photos"]

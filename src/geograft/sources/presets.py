@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from geograft.errors import BadSetting
 from geograft.settings import settings_from
-from geograft.sources.columns import SYNONYMS
-from geograft.sources.delimited import Layout
+from geograft.sources.reading.columns import SYNONYMS
+from geograft.sources.reading.delimited import Layout
 
 FOLDER = Path(__file__).parents[1] / "assets" / "presets"
 """Where the presets lie that come with the package."""

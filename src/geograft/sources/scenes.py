@@ -20,8 +20,9 @@ from geograft.raster.files import modified
 from geograft.raster.remote import is_remote
 from geograft.raster.tiles import is_tiles, list_tiles, tile_at, tile_square
 from geograft.sensors import get_sensor
-from geograft.sources import scene_files, stac, wmts
-from geograft.sources.scene_rows import (
+from geograft.sources.imagery import files as scene_files
+from geograft.sources.imagery import stac, wmts
+from geograft.sources.imagery.rows import (
     COLUMNS,
     THREADS,
     SceneRow,

@@ -1,0 +1,1 @@
+"""Photos downloaded politely: hosts, workers, journal, files."""

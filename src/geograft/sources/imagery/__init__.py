@@ -1,0 +1,1 @@
+"""Scenes of folders, STAC and tile services, a row each."""

@@ -1,0 +1,1 @@
+"""What filters need to know: doubles, caps, places, daylight, looks."""

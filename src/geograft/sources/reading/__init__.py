@@ -1,0 +1,1 @@
+"""Tables and folders of any site read as batches of photos."""

@@ -29,8 +29,8 @@ import psutil
 import shapely
 
 from crowd import write_photos, write_scenes
+from geograft.hashing import hash_ids
 from geograft.pairs.grid import Grid, metric_corners, project, to_degrees
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.plan import PairSettings, plan_pairs
 from geograft.raster.grids import utm_epsgs
 

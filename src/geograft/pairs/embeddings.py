@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from geograft.errors import EmptyTable, MissingInput, UnreadableTable
+from geograft.hashing import hash_ids
 from geograft.models.teacher import Teacher
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.vectors import Vectors, pack, unpack
 from geograft.tables import Manifest, atomic, track, write_manifest
 

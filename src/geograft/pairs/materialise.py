@@ -19,6 +19,7 @@ from geograft.pairs.cutting.planned import PlanFolder
 from geograft.pairs.cutting.shards import ShardTask, is_whole, shard_paths, write_shard
 from geograft.pairs.embeddings import embed_photos, embeddings_path
 from geograft.pairs.encoding import check_encoding
+from geograft.pairs.planning.record import read_summary
 from geograft.pairs.planning.split import SPLITS
 from geograft.pairs.settings import PairSummary, reasons
 from geograft.pairs.vectors import pack, unpack
@@ -67,7 +68,7 @@ def materialise(
     _remove_leftovers(plan.out)
     missing = _missing(plan, tasks)
     if not missing and _is_finished(plan):
-        return read_summary(plan.out)
+        return read_summary(plan.out, plan.out)
     if found:
         _embed(plan.out, found, needed=bool(missing))
     _write_shards(missing, engine, workers)
@@ -82,7 +83,7 @@ def materialise(
     _write_record(plan, made, found)
     write_card(plan.out)
     write_collection(plan.out)
-    return read_summary(plan.out)
+    return read_summary(plan.out, plan.out)
 
 
 def _refuse_others(plan: PlanFolder, tasks: list[ShardTask]) -> None:
@@ -163,23 +164,3 @@ def _sum(*counts: Any) -> dict[str, int]:
     names = sorted({name for each in counts for name in each})
     total = {name: sum(int(each.get(name, 0)) for each in counts) for name in names}
     return {name: count for name, count in total.items() if count}
-
-
-def read_summary(out: Path) -> PairSummary:
-    """The summary of finished pairs.
-
-    Raises:
-        MissingInput: they are not finished.
-    """
-    manifest = read_manifest(out / "manifest.json")
-    about = manifest.extra
-    return PairSummary(
-        folder=out,
-        sensor=about["sensor"],
-        chips=about["chips"],
-        photos=manifest.counts["done"],
-        pairs=about["pairs"],
-        splits=about["splits"],
-        skipped=manifest.counts["skipped"],
-        chips_dropped=about["chips_dropped"],
-    )

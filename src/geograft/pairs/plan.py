@@ -22,9 +22,9 @@ import numpy as np
 
 from geograft.engine import Engine, open_engine
 from geograft.errors import EmptyTable, MissingColumns, NoPairs, SceneTooSmall
+from geograft.hashing import hash_ids
 from geograft.models.teacher import Teacher, load_teacher
 from geograft.pairs.grid import Grid
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.materialise import materialise
 from geograft.pairs.planning.arrays import save_arrays
 from geograft.pairs.planning.covering import ZoneTask, plan_zone

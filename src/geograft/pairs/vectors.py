@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geograft.errors import MissingInput, UnreadableTable
-from geograft.pairs.hashing import hash_ids
+from geograft.hashing import hash_ids
 from geograft.tables import atomic
 
 _SALT = "photo"

@@ -14,12 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geograft.errors import BadSetting
+from geograft.hashing import Hashes
 from geograft.sources.judging.caps import Caps
 from geograft.sources.judging.cells import place_cells
 from geograft.sources.judging.centroids import on_centroid, on_whole_degrees
 from geograft.sources.judging.daylight import CIVIL_TWILIGHT_DEG, sun_elevation
 from geograft.sources.judging.doubles import Doubles, Flags, user_hashes
-from geograft.sources.judging.hashes import Hashes, id_hashes
+from geograft.sources.judging.hashes import id_hashes
 from geograft.sources.licences import FREE_LICENCES, licence_name, licence_names
 
 __all__ = ["FREE_LICENCES", "Filter", "FilterSettings", "id_hashes"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geograft.hashing import hash_ids
 from geograft.pairs.grid import Grid
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.planning.cover import Cover, Metric, cover_zone, fair_draw
 
 EAST, NORTH = 500_000.0, 5_000_000.0

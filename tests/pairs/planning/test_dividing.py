@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.affinity import translate
 
+from geograft.hashing import hash_ids
 from geograft.pairs.grid import Grid, metric_corners, to_degrees
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.planning.dividing import divide, metric_table, scene_groups
 from geograft.pairs.planning.draft import Draft
 from geograft.pairs.planning.ground import Ground

@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 from geograft.errors import EmptyTable, MissingColumns, MissingInput, UnreadableTable
-from geograft.pairs.hashing import hash_ids
+from geograft.hashing import hash_ids
 from geograft.pairs.planning import intake, photo_rows
 from geograft.pairs.planning.intake import read_photos
 from geograft.pairs.times import NEVER

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from geograft.errors import BadSetting
+from geograft.hashing import hash_ids
 from geograft.pairs.grid import corners, project
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.planning.split import (
     SplitSettings,
     assign,

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geograft.errors import UnreadableTable
+from geograft.hashing import Hashes, hash_ids
 from geograft.pairs.cutting.planned import PlanFolder
 from geograft.pairs.cutting.shards import PHOTO_FIELDS, row_groups, shard_metadata
-from geograft.pairs.hashing import Hashes, hash_ids
 from geograft.tables import atomic
 
 PHOTO_ROWS = 2**17

@@ -16,8 +16,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from geograft.hashing import Hashes, mix
 from geograft.pairs.grid import CELL_ROW, Floats, Grid, Ints, cell_keys
-from geograft.pairs.hashing import Hashes, mix
 
 Bools = NDArray[np.bool_]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from geograft.hashing import Hashes, hash_ids
 from geograft.pairs.grid import Floats, Grid, Ints, project
-from geograft.pairs.hashing import Hashes, hash_ids
 from geograft.pairs.planning import timebins
 from geograft.pairs.planning.arrays import load_arrays, save_arrays
 from geograft.pairs.planning.cover import Bools, Cover, Metric, cover_zone, fair_draw

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from geograft.hashing import hash_ids
 from geograft.pairs.grid import Floats, Grid
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.planning.arrays import load_arrays
 from geograft.pairs.planning.covering import LEFT_OUT, result_path, stacks_of
 from geograft.pairs.planning.split import blocks

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geograft.errors import EmptyTable
+from geograft.hashing import Hashes, hash_ids
 from geograft.models.teacher import Teacher
 from geograft.pairs.embeddings import (
     embed_missing,
@@ -19,7 +20,6 @@ from geograft.pairs.embeddings import (
     read_embeddings,
     unreadable_photos,
 )
-from geograft.pairs.hashing import Hashes, hash_ids
 from geograft.pairs.planning.intake import Photos
 from geograft.pairs.planning.photo_rows import pick_rows
 from geograft.pairs.settings import Tally, reasons

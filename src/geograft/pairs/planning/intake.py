@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geograft.errors import EmptyTable, MissingColumns
 from geograft.geoparquet import coordinates, geometry_crs
-from geograft.pairs.hashing import Hashes, hash_ids, mix
+from geograft.hashing import Hashes, hash_ids, mix
 from geograft.pairs.planning.photo_rows import naming_damage, pick_rows
 from geograft.pairs.times import microseconds
 from geograft.tables import read_schema, track

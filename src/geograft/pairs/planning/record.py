@@ -11,8 +11,8 @@ import geopandas as gpd
 import numpy as np
 
 from geograft.errors import OutputExists
+from geograft.hashing import hash_ids
 from geograft.pairs.grid import Grid
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.planning.intake import Photos
 from geograft.pairs.settings import PairSettings, PairSummary, Tally
 from geograft.tables import Manifest, atomic, read_manifest, write_manifest

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from geograft.errors import BadSetting
+from geograft.hashing import Hashes, hash_ids, mix
 from geograft.pairs.grid import Floats, Ints, corners
-from geograft.pairs.hashing import Hashes, hash_ids, mix
 from geograft.pairs.planning.ground import bend, mirrored
 from geograft.pairs.times import NEVER
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from geograft.errors import GeograftError
+from geograft.hashing import hash_ids
 from geograft.pairs.cutting.shards import read_pixels
-from geograft.pairs.hashing import hash_ids
 from geograft.pairs.publishing.folder import PairFolder, column, names
 from geograft.sensors import Sensor
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from geograft.sources.judging.hashes import Hashes, SeenHashes, mixed, text_hashes
+from geograft.hashing import Hashes
+from geograft.sources.judging.hashes import SeenHashes, mixed, text_hashes
 
 Flags = NDArray[np.bool_]
 Keys = dict[str, tuple[Hashes, Flags]]

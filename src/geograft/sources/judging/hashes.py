@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Hashes = NDArray[np.uint64]
+from geograft.hashing import Hashes, hash_ids
 
 _KEY = "geograft.photos1"
-"""Of SipHash, sixteen letters."""
 
 
 def text_hashes(texts: Any) -> Hashes:
@@ -23,10 +23,7 @@ def text_hashes(texts: Any) -> Hashes:
     Args:
         texts: a Series, an array or a sequence of texts.
     """
-    series = texts if isinstance(texts, pd.Series) else pd.Series(texts, dtype=object)
-    values = np.asarray(series.to_numpy(dtype=object, na_value=""), object)
-    found: Hashes = pd.util.hash_array(values, hash_key=_KEY, categorize=False)
-    return found
+    return hash_ids(pc.fill_null(pa.array(texts, pa.large_string(), from_pandas=True), ""), _KEY)
 
 
 def id_hashes(photo_ids: Any) -> Hashes:

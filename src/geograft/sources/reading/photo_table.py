@@ -1,6 +1,5 @@
 """The photo table as a file: its columns and types, written batch by batch."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geograft.geoparquet import coordinates, geo_metadata, point_column
 from geograft.sources.judging.hashes import among, id_hashes
-from geograft.sources.reading.points import to_wkb
 
 COLUMNS = (
     "photo_id",
@@ -79,7 +78,8 @@ class PhotoWriter:
                 self._file.close()
             return
         self._flush(0)
-        self._file.add_key_value_metadata({**self._schema.metadata, "geo": json.dumps(self._geo())})
+        bounds = self._bounds.tolist() if self.rows else None
+        self._file.add_key_value_metadata({**self._schema.metadata, **geo_metadata("Point", bounds)})
         self._file.close()
 
     def append(self, photos: pd.DataFrame) -> None:
@@ -88,12 +88,11 @@ class PhotoWriter:
             return
         lon, lat = (photos[name].to_numpy(np.float64) for name in ("lon", "lat"))
         arrays = [_array(photos[name], self._schema.field(name).type) for name in COLUMNS]
-        self._add(pa.Table.from_arrays([*arrays, to_wkb(lon, lat)], schema=self._schema), lon, lat)
+        self._add(pa.Table.from_arrays([*arrays, point_column(lon, lat)], schema=self._schema), lon, lat)
 
     def copy(self, table: Any) -> None:
         """Add rows of another photo table."""
-        points = np.frombuffer(b"".join(table["geometry"].to_pylist()), np.uint8).reshape(len(table), -1)
-        lon, lat = points[:, 5:].copy().view("<f8").T
+        lon, lat = coordinates(table["geometry"].combine_chunks())
         self._add(table.cast(self._schema), lon, lat)
 
     def _add(self, table: Any, lon: NDArray[np.float64], lat: NDArray[np.float64]) -> None:
@@ -113,15 +112,6 @@ class PhotoWriter:
         whole = len(table) // size * size if size else len(table)
         self._file.write_table(table.slice(0, whole), row_group_size=ROW_GROUP)
         self._waiting = [table.slice(whole)] if whole < len(table) else []
-
-    def _geo(self) -> dict[str, Any]:
-        """The GeoParquet metadata."""
-        from pyproj import CRS
-
-        column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Point"], "crs": CRS(4326).to_json_dict()}
-        if self.rows:
-            column["bbox"] = self._bounds.tolist()
-        return {"version": "1.0.0", "primary_column": "geometry", "columns": {"geometry": column}}
 
 
 def _array(cells: pd.Series, kind: Any) -> Any:

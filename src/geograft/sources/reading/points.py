@@ -1,4 +1,4 @@
-"""Point geometries of tables: out of WKB in any coordinate reference system, and into WKB."""
+"""Point geometries of tables: out of WKB or GeoArrow in any coordinate reference system."""
 
 import json
 from pathlib import Path
@@ -15,8 +15,6 @@ from geograft.errors import BadCoordinates, UnreadableTable
 from geograft.sources.reading.columns import GEOMETRY
 
 Degrees = NDArray[np.float64]
-_POINT = np.dtype([("order", "u1"), ("kind", "<u4"), ("x", "<f8"), ("y", "<f8")])
-"""A point in little-endian WKB: 21 bytes."""
 
 
 class Geometry:
@@ -60,14 +58,6 @@ def _native(cells: pa.Array) -> tuple[Degrees, Degrees]:
     """Coordinates of GeoArrow points, (N,) each."""
     x, y = (pc.struct_field(cells, name).to_numpy(zero_copy_only=False) for name in ("x", "y"))
     return np.asarray(x, np.float64), np.asarray(y, np.float64)
-
-
-def to_wkb(lon: Degrees, lat: Degrees) -> pa.Array:
-    """Points as WKB, (N,)."""
-    points = np.zeros(len(lon), _POINT)
-    points["order"], points["kind"], points["x"], points["y"] = 1, 1, lon, lat
-    offsets = np.arange(len(lon) + 1, dtype=np.int32) * _POINT.itemsize
-    return pa.Array.from_buffers(pa.binary(), len(lon), [None, pa.py_buffer(offsets), pa.py_buffer(points.tobytes())])
 
 
 def parquet_geometry(schema: Any, path: Path) -> Geometry | None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geograft.pairs.hashing import hash_ids, mix
+from geograft.hashing import hash_ids, mix
 
 SALT = "visit 0"
 KEY = f"{SALT:<16}"

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geograft.hashing import Hashes
 from geograft.sources.judging.doubles import NOBODY
-from geograft.sources.judging.hashes import Hashes
 
 _PARTS = 64
 """In which many rows are looked through, to save memory."""

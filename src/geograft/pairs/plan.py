@@ -1,52 +1,38 @@
 """From a photo table and a scene table to a plan: which chips to cut of which scenes, and which photos lie in each.
 
 The stages, each counted in the manifest: photos without a position are left out (`intake`), indoor ones where a teacher
-is named (`indoor`); the rest are covered by chips on the UTM grid, zone by zone (`covering`), where scenes hold a whole
-chip (`survey`, `stacks`); chips are thinned where they are dense (`draft`) and divided by place (`dividing`).
+is named (`indoor`); the rest are covered by chips on the UTM grid, zone by zone (`coverage`), where scenes hold a whole
+chip (`survey`, `stacks`); chips are thinned where they are dense and divided by place (`choice`).
 
 No scene is opened to plan. The plan depends on the rows of the tables, not on their order, nor on the engine, the
 number of workers, or on how often a run was killed.
 """
 
-import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import geopandas as gpd
 import numpy as np
 
-from geograft.engine import Engine, open_engine
-from geograft.errors import EmptyTable, MissingColumns, NoPairs, SceneTooSmall
-from geograft.hashing import hash_ids
+from geograft.engine import open_engine
+from geograft.errors import EmptyTable, NoPairs, SceneTooSmall
 from geograft.models.teacher import Teacher, load_teacher
-from geograft.pairs.grid import Grid
 from geograft.pairs.materialise import materialise
-from geograft.pairs.planning.arrays import save_arrays
-from geograft.pairs.planning.covering import ZoneTask, plan_zone
-from geograft.pairs.planning.dividing import divide
-from geograft.pairs.planning.draft import Draft, Sieve, counts_by_zone, density_cap, gather
-from geograft.pairs.planning.ground import Ground
-from geograft.pairs.planning.indoor import IndoorCheck, outdoor
-from geograft.pairs.planning.inputs import as_paths, read_scene_tables
-from geograft.pairs.planning.intake import Photos, read_photos
-from geograft.pairs.planning.photo_rows import Dealt
+from geograft.pairs.planning.choice import Dealing, choose
+from geograft.pairs.planning.coverage import cover_zones
+from geograft.pairs.planning.draft import Draft
+from geograft.pairs.planning.inputs import as_paths
+from geograft.pairs.planning.job import Job, read_job, without_indoor
 from geograft.pairs.planning.plan_files import shard_starts, write_chips, write_pairs, write_scenes
 from geograft.pairs.planning.record import Planned, is_planned, plan_digest, plan_folder, read_summary, write_record
-from geograft.pairs.planning.split import SPLITS, count_by_split
-from geograft.pairs.planning.survey import COARSE
-from geograft.pairs.planning.zones import by_zone, phases, touching
-from geograft.pairs.settings import PairSettings, PairSummary, Tally
-from geograft.sensors import Sensor
+from geograft.pairs.planning.split import count_by_split
+from geograft.pairs.settings import PairSettings, PairSummary
 from geograft.tables import remove_leftovers, track
 
 __all__ = ["PairSettings", "PairSummary", "make_pairs", "plan_pairs"]
-
-logger = logging.getLogger(__name__)
 
 
 def make_pairs(
@@ -101,84 +87,26 @@ def plan_pairs(
     out, settings = Path(out), settings or PairSettings()
     if teacher is None and settings.indoor_teacher is not None:
         teacher = load_teacher(settings.indoor_teacher)
-    job = _job(as_paths(photos), as_paths(scenes), out, settings)
+    job = read_job(as_paths(photos), as_paths(scenes), out, settings)
     digest = plan_digest(job.photos, job.scenes, settings, teacher.fingerprint if teacher else "")
     if not is_planned(out, digest):
         remove_leftovers(job.folder)
         with _nothing_stays_of_no_plan(out):
-            _plan(job if teacher is None else _without_indoor(job, out, teacher), digest, engine, workers)
+            _plan(job if teacher is None else without_indoor(job, out, teacher), digest, engine, workers)
     shutil.rmtree(job.work, ignore_errors=True)
     return read_summary(out, job.folder)
 
 
-def _plan(job: "_Job", digest: str, engine: str, workers: int | None) -> None:
+def _plan(job: Job, digest: str, engine: str, workers: int | None) -> None:
     """Make the plan and write it."""
     with open_engine(engine, workers=workers) as running:
-        zones = _cover(job, running)
+        zones = cover_zones(job, running)
     with ThreadPoolExecutor(1) as pool:  # tables are read again while chips are chosen
-        dealing = _Dealing(job, pool)
-        draft = _chosen(job, sorted(map(int, zones)), dealing)
+        dealing = Dealing(job, pool)
+        draft = choose(job, sorted(map(int, zones)), dealing)
     with dealing.done() as dealt:
         planned = _write(draft, job, lambda path: dealt.write(path, draft.paired[dealing.photos]))
     write_record(job.folder, replace(planned, digest=digest, zones=zones), job.settings, job.tally)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a plan is made of.
-
-    Attributes:
-        folder: the plan's.
-        inputs: photo and scene tables.
-        photos: those that may be used.
-        scenes: of one sensor, sorted by scene_id.
-        sensor: theirs.
-        grid: the chips' size and sampling.
-        settings: how.
-        tally: what was left out so far.
-    """
-
-    folder: Path
-    inputs: Mapping[str, list[Path]]
-    photos: Photos
-    scenes: gpd.GeoDataFrame
-    sensor: Sensor
-    grid: Grid
-    settings: PairSettings
-    tally: Tally
-
-    @property
-    def work(self) -> Path:
-        """What a killed run goes on from."""
-        return self.folder / ".work"
-
-
-def _job(photos: list[Path], scenes: list[Path], out: Path, settings: PairSettings) -> _Job:
-    """Read the tables."""
-    tally = Tally()
-    sensor, table = read_scene_tables(scenes, settings.sensor)
-    grid = Grid(settings.chip_size, sensor.gsd if settings.gsd is None else settings.gsd)
-    found = read_photos(photos, seed=settings.seed, skipped=tally.photos)
-    if settings.split == "place":
-        found = _with_place(found, tally)
-    inputs = {"photos": photos, "scenes": scenes}
-    return _Job(plan_folder(out), inputs, found, table, sensor, grid, settings, tally)
-
-
-def _without_indoor(job: _Job, out: Path, teacher: Teacher) -> _Job:
-    """The same of outdoor photos only."""
-    check = IndoorCheck(teacher, job.settings.indoor_margin)
-    photos = outdoor(job.photos, job.inputs["photos"], out, check, job.tally)
-    return replace(job, photos=photos)
-
-
-def _with_place(photos: Photos, tally: Tally) -> Photos:
-    """The photos that say which place they belong to."""
-    known = photos.place >= 0
-    if not known.any():
-        raise MissingColumns("Split by place needs the photo table's column `place`: fill it, or split by blocks.")
-    tally.photos["no-place"] += int((~known).sum())
-    return photos if known.all() else photos.take(known)
 
 
 @contextmanager
@@ -193,144 +121,7 @@ def _nothing_stays_of_no_plan(out: Path) -> Iterator[None]:
         raise
 
 
-# --- cover ------------------------------------------------------------------------------------------------
-
-
-def _cover(job: _Job, engine: Engine) -> dict[str, dict[str, int]]:
-    """Plan all zones; gives what each holds."""
-    zones = _deal(job)
-    done = list(track(_zone_by_zone(zones, job, engine), "Planning zones", len(zones)))
-    return counts_by_zone(sorted(done, key=lambda found: int(found["zone"])))
-
-
-def _deal(job: _Job) -> list[int]:
-    """Write the photos of each zone, and the scenes under them, to files of its own."""
-    photos, ground = job.photos, Ground.of(job.scenes)
-    lot = hash_ids(photos.ids, f"draw {job.settings.seed}")
-    zones = []
-    for zone, rows, own in by_zone(photos.lon, photos.lat, 2 * job.grid.extent):
-        task = ZoneTask(zone, job.work, job.grid, job.settings)
-        zones.append(zone)
-        if not task.photos.exists():
-            lon, lat = photos.lon[rows], photos.lat[rows]
-            ground.near(lon, lat, 2 * COARSE * job.grid.extent).save(task.scenes)
-            columns = {"lon": lon, "lat": lat, "taken": photos.taken[rows], "lot": lot[rows]}
-            save_arrays(task.photos, photo=rows, own=own, **columns)
-    return zones
-
-
-def _zone_by_zone(zones: Sequence[int], job: _Job, engine: Engine) -> Iterator[dict[str, Any]]:
-    """Plan zones that do not touch at once, and those that touch one after another."""
-    before: set[int] = set()
-    for phase in phases(zones):
-        tasks = [
-            ZoneTask(
-                zone, job.work, job.grid, job.settings, tuple(other for other in touching(zone) if other in before)
-            )
-            for zone in phase
-        ]
-        yield from engine.map(plan_zone, sorted(tasks, key=lambda task: -task.photos.stat().st_size))
-        before.update(phase)
-
-
-def _explain(job: _Job) -> None:
-    """Say why there is no chip at all."""
-    lon, lat = job.photos.lon, job.photos.lat
-    span = ", ".join(f"{value:.4f}" for value in (lon.min(), lat.min(), lon.max(), lat.max()))
-    bounds = ", ".join(f"{value:.4f}" for value in job.scenes.total_bounds)
-    where = f"Photos span {span}, scenes {bounds} (west, south, east, north)"
-    if not job.tally.photos["scene-edge"]:
-        raise NoPairs(
-            f"No photo lies on any scene. {where}: give scenes of the photos' region, and check that lon and lat are "
-            "not swapped."
-        )
-    widest = _widest(job.scenes)
-    if widest < job.grid.extent * 0.999:
-        raise SceneTooSmall(
-            f"A chip of {job.grid.size} px at {job.grid.gsd:g} m is {job.grid.extent:g} m wide, but the largest scene "
-            f"is {widest:.0f} m: choose a smaller chip size or gsd."
-        )
-    raise NoPairs(
-        f"No chip of {job.grid.extent:g} m centred on a photo lies wholly on scenes. {where}: choose a smaller chip "
-        "size or gsd."
-    )
-
-
-def _widest(scenes: gpd.GeoDataFrame) -> float:
-    """The shorter side of the largest scene in metres; infinite where the table does not say."""
-    if not {"width", "height", "gsd"} <= set(scenes.columns):
-        return np.inf
-    return float((scenes[["width", "height"]].min(axis=1) * scenes["gsd"]).max())
-
-
-# --- choice -----------------------------------------------------------------------------------------------
-
-
-class _Dealing:
-    """The photo tables' rows, put in the order of the visit by a thread of its own once it is known which may be used.
-
-    Args:
-        job: names the tables.
-        pool: runs the thread.
-    """
-
-    def __init__(self, job: _Job, pool: ThreadPoolExecutor) -> None:
-        self._job, self._pool = job, pool
-
-    def begin(self, photos: Any) -> None:
-        """Deal some photos, by number."""
-        job, self.photos = self._job, photos
-        self._dealt = self._pool.submit(Dealt, job.inputs["photos"], job.photos.row[photos], job.work / "photos")
-
-    def done(self) -> Dealt:
-        """The dealt rows."""
-        return self._dealt.result()
-
-
-def _chosen(job: _Job, zones: Sequence[int], dealing: _Dealing) -> Draft:
-    """The chips to cut, with their split."""
-    settings = job.settings
-    draft = gather(job.work, zones, len(job.photos), job.tally)
-    if draft.chips.empty:
-        _explain(job)
-    dealing.begin(np.flatnonzero(draft.paired))
-    served = np.zeros(len(draft.chips), np.bool_)
-    served[draft.stacks.chip] = True
-    draft = _sieved(draft, served, "no-scene-in-time", job.tally)
-    if draft.chips.empty:
-        raise NoPairs("No chip has a scene within max_gap_days of its photos: give scenes of other dates, or raise it.")
-    if settings.density_cap is not None:
-        names = draft.names(job.grid, settings.time_bin_days)
-        keep = density_cap(draft, names, settings.density_cap, settings.density_km, settings.seed)
-        draft = _sieved(draft, keep, "density-cap", job.tally)
-    draft = divide(draft, job.photos, job.scenes, job.grid, settings.division(job.grid), job.tally)
-    if draft.chips.empty:
-        raise NoPairs("No chip is left between the splits: use larger blocks, a smaller buffer_m, or more ground.")
-    _note_empty_splits(draft, settings)
-    return draft
-
-
-def _sieved(draft: Draft, keep: Any, reason: str, tally: Tally) -> Draft:
-    """Some chips, the others counted under a reason."""
-    sieve = Sieve(draft, tally)
-    sieve.keep_chips(keep, reason)
-    return sieve.result()
-
-
-def _note_empty_splits(draft: Draft, settings: PairSettings) -> None:
-    """Say in the log which wanted splits hold no chip."""
-    if settings.split in {None, "none"}:
-        return
-    found = count_by_split(draft.chips["split"].to_numpy())
-    empty = [name for name, share in zip(SPLITS, settings.fractions, strict=True) if share > 0 and not found[name]]
-    if empty:
-        logger.warning("No chip fell to %s: use smaller blocks, more ground or other fractions.", " and ".join(empty))
-
-
-# --- files ------------------------------------------------------------------------------------------------
-
-
-def _write(draft: Draft, job: _Job, write_photos: Callable[[Path], None]) -> Planned:
+def _write(draft: Draft, job: Job, write_photos: Callable[[Path], None]) -> Planned:
     """Write the plan's tables, side by side."""
     names = draft.names(job.grid, job.settings.time_bin_days)
     starts = shard_starts(draft, max(1, job.settings.shard_mb * 2**20 // _chip_bytes(job)))
@@ -355,6 +146,6 @@ def _write(draft: Draft, job: _Job, write_photos: Callable[[Path], None]) -> Pla
     return Planned("", job.sensor.name, job.grid, job.inputs, {**counts, "scenes": scenes}, splits, {})
 
 
-def _chip_bytes(job: _Job) -> int:
+def _chip_bytes(job: Job) -> int:
     """The size of a chip's pixels."""
     return int(len(job.sensor.bands) * job.grid.size**2 * np.dtype(job.sensor.dtype).itemsize)

@@ -160,17 +160,17 @@ def gather(folder: Path, zones: Sequence[int], photos: int, tally: Tally) -> Dra
 _CHIP, _PAIR, _STACK = range(3)
 _COLUMNS: dict[str, tuple[int, Any, tuple[int, ...]]] = {
     "epsg": (_CHIP, np.int32, ()),
-    "x": (_CHIP, np.int64, ()),
-    "y": (_CHIP, np.int64, ()),
+    "x": (_CHIP, np.int32, ()),
+    "y": (_CHIP, np.int32, ()),
     "bin": (_CHIP, np.int64, ()),
     "outline": (_CHIP, np.float64, (4, 2)),
     "chip": (_PAIR, np.int32, ()),
     "photo": (_PAIR, np.int32, ()),
     "col": (_PAIR, np.float32, ()),
     "row": (_PAIR, np.float32, ()),
-    "stack_chip": (_STACK, np.int64, ()),
+    "stack_chip": (_STACK, np.int32, ()),
     "stack_gap": (_STACK, np.float32, ()),
-    "stack_lead": (_STACK, np.int64, ()),
+    "stack_lead": (_STACK, np.int32, ()),
 }
 """What each column has a row for, its type, and the shape of a row."""
 

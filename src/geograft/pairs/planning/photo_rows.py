@@ -39,7 +39,7 @@ COLUMNS: dict[str, pa.DataType] = {
 
 SCHEMA = pa.schema(COLUMNS, metadata=geo_metadata("Point"))
 
-BUCKET = 200_000
+BUCKET = 100_000
 """Rows that are sorted at once."""
 
 _FORMAT: dict[str, Any] = {

@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
     given = parser.parse_args()
     engine = ["--engine", f"ray:127.0.0.1:{PORT}"] if given.engine == "ray" else []
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` asks for where it has a token
     ray = Path(sys.executable).with_name("ray")
     if engine:
         words = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={PORT}", "--num-cpus=2"]

@@ -201,7 +201,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineFailed(
             f"No Ray cluster answers at {address or 'this machine'} ({_first_line(error)}): begin one with "
-            "`ray start --head`, or use --engine local."
+            "`ray start --head`; set RAY_AUTH_MODE=token where it asks for a token; or use --engine local."
         ) from error
 
 

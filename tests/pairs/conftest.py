@@ -13,6 +13,7 @@ from geograft.geoparquet import geo_metadata, point_column, square_column
 from geograft.models.teacher import Teacher
 from geograft.pairs.grid import corners, to_crs
 from geograft.pairs.planning.photo_rows import COLUMNS, SCHEMA
+from geograft.pairs.planning.plan_files import CHIPS, PAIRS
 from geograft.sources.scenes import read_scenes
 from geograft.tables import Manifest, write_manifest, write_table
 
@@ -127,31 +128,6 @@ def make_pictures(tmp_path):
     return make
 
 
-CHIPS = pa.schema(
-    [
-        ("chip_id", pa.string()),
-        ("epsg", pa.int32()),
-        ("left", pa.float64()),
-        ("top", pa.float64()),
-        ("gsd", pa.float64()),
-        ("size", pa.int32()),
-        ("split", pa.string()),
-        ("photos", pa.int32()),
-        ("stacks", pa.list_(pa.struct([("gap_days", pa.float32()), ("scenes", pa.list_(pa.string()))]))),
-        ("geometry", pa.binary()),
-    ]
-)
-PAIRS = pa.schema(
-    [
-        ("chip_id", pa.string()),
-        ("photo_id", pa.string()),
-        ("col", pa.float32()),
-        ("row", pa.float32()),
-        ("accuracy_m", pa.float32()),
-        ("heading_deg", pa.float32()),
-        ("taken", pa.timestamp("us", "UTC")),
-    ]
-)
 SHOT = pd.Timestamp("2024-06-01T12:00", tz="UTC")
 
 

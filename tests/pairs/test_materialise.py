@@ -13,10 +13,11 @@ import pytest
 from geograft.errors import BadSetting, DiskFull, MissingInput, NoPairs, OutputExists, UnreadableTable
 from geograft.pairs import materialise as stage
 from geograft.pairs.cutting import shards
-from geograft.pairs.cutting.shards import sha256, shard_paths
+from geograft.pairs.cutting.shards import shard_paths
 from geograft.pairs.dataset import load_pairs
 from geograft.pairs.embeddings import read_embeddings
 from geograft.pairs.materialise import materialise
+from geograft.pairs.publishing.checksums import sha256_of
 from geograft.pairs.vectors import scratch
 from geograft.tables import read_manifest
 
@@ -43,7 +44,7 @@ materialise.materialise(Path(sys.argv[1]), workers=1)
 def digests(folder):
     """The SHA-256 of every file by its path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): sha256(path) for path in files}
+    return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
 def times(paths):

@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,10 @@ def make_pairs(
     engine: str = "local",
     workers: int | None = None,
 ) -> PairSummary:
-    """Plan pairs and materialise them: both stages in one call; see `plan_pairs` and `materialise`."""
+    """Plan pairs and materialise them: both stages in one call; see `plan_pairs` and `materialise`.
+
+    The teacher finds indoor photos only; the shards hold no embeddings.
+    """
     plan_pairs(photos, scenes, out, settings=settings, teacher=teacher, engine=engine, workers=workers)
     return materialise(out, engine=engine, workers=workers)
 
@@ -105,8 +107,10 @@ def _plan(job: Job, digest: str, engine: str, workers: int | None) -> None:
         dealing = Dealing(job, pool)
         draft = choose(job, sorted(map(int, zones)), dealing)
     with dealing.done() as dealt:
-        planned = _write(draft, job, lambda path: dealt.write(path, draft.paired[dealing.photos]))
-    write_record(job.folder, replace(planned, digest=digest, zones=zones), job.settings, job.tally)
+        counts = _write(draft, job, lambda path: dealt.write(path, draft.paired[dealing.photos]))
+    splits = count_by_split(draft.chips["split"].to_numpy())
+    planned = Planned(digest, job.sensor.name, job.grid, job.inputs, counts, splits, zones)
+    write_record(job.folder, planned, job.settings, job.tally)
 
 
 @contextmanager
@@ -121,8 +125,8 @@ def _nothing_stays_of_no_plan(out: Path) -> Iterator[None]:
         raise
 
 
-def _write(draft: Draft, job: Job, write_photos: Callable[[Path], None]) -> Planned:
-    """Write the plan's tables, side by side."""
+def _write(draft: Draft, job: Job, write_photos: Callable[[Path], None]) -> dict[str, int]:
+    """Write the plan's tables, side by side; gives what they count."""
     names = draft.names(job.grid, job.settings.time_bin_days)
     starts = shard_starts(draft, max(1, job.settings.shard_mb * 2**20 // _chip_bytes(job)))
     scenes = write_scenes(job.folder / "scenes.parquet", job.scenes, draft)
@@ -136,14 +140,13 @@ def _write(draft: Draft, job: Job, write_photos: Callable[[Path], None]) -> Plan
         writing: list[Future[None]] = [pool.submit(*table) for table in tables]
         for done in track(as_completed(writing), "Writing tables", len(tables)):
             done.result()
-    counts = {
+    return {
         "chips": len(draft.chips),
         "pairs": len(draft.pairs),
         "photos": int(draft.paired.sum()),
         "shards": len(starts) - 1,
+        "scenes": scenes,
     }
-    splits = count_by_split(draft.chips["split"].to_numpy())
-    return Planned("", job.sensor.name, job.grid, job.inputs, {**counts, "scenes": scenes}, splits, {})
 
 
 def _chip_bytes(job: Job) -> int:

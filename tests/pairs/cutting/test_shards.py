@@ -8,9 +8,10 @@ from affine import Affine
 
 from geograft.errors import UnreadableTable
 from geograft.pairs.cutting import shards
-from geograft.pairs.cutting.shards import count_chips, read_pixels, row_groups, sha256, shard_metadata, shard_paths
+from geograft.pairs.cutting.shards import read_pixels, row_groups, shard_metadata, shard_paths
 from geograft.pairs.encoding import decode
 from geograft.pairs.materialise import materialise
+from geograft.pairs.publishing.checksums import sha256_of
 from geograft.sources.scenes import read_scenes
 from geograft.tables import read_manifest
 
@@ -27,7 +28,7 @@ def test_shards_hold_every_chip_with_its_native_bytes(grid_plan):
     ids, pixels = read_pixels(path, frozenset(table["chip_id"].to_pylist()))
     assert ids == table["chip_id"].to_pylist()
     assert [each.as_py() for each in table["pixels"]] == [chip.tobytes() for chip in pixels]
-    assert count_chips(path) == len(ids) == 8
+    assert len(ids) == 8
 
 
 def test_a_row_tells_all_of_a_chip_and_its_photos(grid_plan):
@@ -53,7 +54,7 @@ def test_a_shard_s_manifest_tells_its_counts_and_its_digest(grid_plan):
     for path, count in zip(shard_paths(out), (8, 8, 4), strict=True):
         manifest = read_manifest(path)
         assert manifest.counts == {"done": count, "skipped": {}, "failed": {}}
-        assert manifest.extra["sha256"] == sha256(path)
+        assert manifest.extra["sha256"] == sha256_of(path)
         assert manifest.extra["bytes"] == path.stat().st_size
 
 

@@ -5,7 +5,6 @@ started again writes the same bytes as one that was not, whoever writes the shar
 with its counts and the SHA-256 of its bytes. `docs/shards.md` describes the format.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from geograft.errors import GeograftError, OutputExists, UnreachableScene, Unrea
 from geograft.pairs.cutting.chips import Cut, PlannedChip, cut_chips
 from geograft.pairs.cutting.planned import PlanFolder, SceneShelf
 from geograft.pairs.encoding import decode, encode
+from geograft.pairs.publishing.checksums import sha256_of
 from geograft.pairs.times import days_between, microseconds, time_column
 from geograft.pairs.vectors import Vectors
 from geograft.tables import Manifest, atomic, manifest_path, read_manifest, write_manifest
@@ -94,7 +94,7 @@ def write_shard(task: ShardTask) -> str:
 def _write_record(task: ShardTask, plan: PlanFolder, counts: Counter[str]) -> None:
     """Write a shard's manifest: whose it is, its counts, and what tells that it is whole."""
     about: dict[str, Any] = {"plan": plan.digest, "teacher": task.teacher}
-    about |= {"bytes": task.path.stat().st_size, "sha256": sha256(task.path)}
+    about |= {"bytes": task.path.stat().st_size, "sha256": sha256_of(task.path)}
     skipped = {reason: count for reason, count in sorted(counts.items()) if reason}
     found = {"done": counts[""], "skipped": skipped, "failed": {}}
     settings = {"encoding": plan.encoding, "max_cloud": plan.max_cloud}
@@ -185,12 +185,6 @@ def _write_rows(path: Path, table: pa.Table, cuts: Sequence[Cut], meta: Mapping[
             writer.write_table(part.replace_schema_metadata(schema.metadata))
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def is_whole(task: ShardTask, plan: str) -> bool:
     """Whether a shard is there as it was written; its bytes are read only where it is newer than its manifest.
 
@@ -206,7 +200,7 @@ def is_whole(task: ShardTask, plan: str) -> bool:
     if "sha256" not in found or not task.path.is_file() or task.path.stat().st_size != found["bytes"]:
         return False
     touched = task.path.stat().st_mtime_ns > manifest_path(task.path).stat().st_mtime_ns
-    return not touched or sha256(task.path) == found["sha256"]
+    return not touched or sha256_of(task.path) == found["sha256"]
 
 
 def _claim(path: Path) -> dict[str, Any]:
@@ -242,16 +236,6 @@ def shard_metadata(path: Path) -> dict[str, str]:
         raise UnreadableTable(
             f"{path} is not a whole shard: remove it and run `geograft pairs materialise`."
         ) from error
-
-
-def count_chips(path: Path) -> int:
-    """The number of chips in a shard.
-
-    Raises:
-        UnreadableTable: the file is no whole shard.
-    """
-    shard_metadata(path)
-    return int(pq.read_metadata(path).num_rows)
 
 
 def row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -7,18 +7,14 @@ from pathlib import Path
 from geograft.errors import GeograftError
 from geograft.tables import atomic, manifest_path, read_manifest
 
-_BLOCK = 2**20
 _SHA256 = "1220"
 """The multihash prefix of SHA-256: its code and its length."""
 
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stated_sha256(path: Path) -> str:

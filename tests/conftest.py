@@ -12,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GEOGRAFT_WORKERS", "1")  # tests that are about workers ask for more
 
+import hypothesis
 import numpy as np
 import pytest
 import rasterio
@@ -21,6 +22,9 @@ from PIL.TiffImagePlugin import IFDRational
 from rasterio.enums import ColorInterp
 
 from geograft.sensors import get_sensor
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")  # one commit, one verdict; `--hypothesis-profile default` looks further
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from geograft.pairs.grid import Grid, metric_corners, to_degrees
 from geograft.pairs.planning import stacks as stacks_module
 from geograft.pairs.planning.cover import Metric
-from geograft.pairs.planning.ground import Ground
+from geograft.pairs.planning.ground import DEGREE, Ground
 from geograft.pairs.planning.stacks import MAX_SCENES, MAX_STACKS, Chips, Stacker, Stacks, median_times
 from geograft.pairs.planning.survey import INSET_PX, Survey
 from geograft.pairs.times import DAY, NEVER
@@ -129,7 +129,7 @@ def test_gaps_are_signed_days_and_unknown_ones_are_no_number():
 
 def plain_stacks(survey, chips, max_gap_days):
     """The rule of `stacks`, chip by chip."""
-    ground, unions = survey.ground, {}
+    ground, unions, reach = survey.ground, {}, survey.seam / DEGREE
     corners = metric_corners(*GRID.corner(chips.x, chips.y), GRID.extent, -INSET_PX * GRID.gsd)
     out = []
     for square, middle in zip(shapely.polygons(to_degrees(ZONE, corners)), chips.middle.tolist(), strict=True):
@@ -142,22 +142,22 @@ def plain_stacks(survey, chips, max_gap_days):
             tuple(scene for scene in rest if day_number(ground.taken[scene]) == day)
             for day in {day_number(ground.taken[scene]) for scene in rest}
         ]
-        found = [(scene,) for scene in whole] + mosaics(by_day, square, ground, unions)
-        found = found or mosaics([tuple(rest)], square, ground, unions)
+        found = [(scene,) for scene in whole] + mosaics(by_day, square, ground, unions, reach)
+        found = found or mosaics([tuple(rest)], square, ground, unions, reach)
         ranked = [(np.rint(far[one[0]]), max(ground.clouds[list(one)]), far[one[0]], one[0], one) for one in found]
         out.append([one for *_, one in sorted(ranked)[:MAX_STACKS]])
     return out
 
 
-def mosaics(groups, square, ground, unions):
-    """The groups, each footprint once, whose scenes hold a square together."""
+def mosaics(groups, square, ground, unions, reach):
+    """The groups, each footprint once, whose scenes hold a square together; cracks of twice the reach are closed."""
     out = []
     for group in groups:
         first = {ground.shapes[scene].wkb: scene for scene in reversed(group)}
         members = tuple(scene for scene in group if scene in first.values())[:MAX_SCENES]
         if members not in unions:
-            shapes = shapely.buffer(ground.shapes[list(members)], 1e-6, join_style="mitre")
-            unions[members] = shapely.buffer(shapely.union_all(shapes), -1e-6, join_style="mitre")
+            shapes = shapely.buffer(ground.shapes[list(members)], reach, join_style="mitre")
+            unions[members] = shapely.buffer(shapely.union_all(shapes), -reach, join_style="mitre")
         if len(members) > 1 and unions[members].covers(square):
             out.append(members)
     return out

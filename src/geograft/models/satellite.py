@@ -6,9 +6,9 @@ token through CLIP's own head; the pixel level reads every patch token through t
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,66 @@ Level = Literal["image", "pixel"]
 """What an encoder was trained for: one embedding a chip, or one embedding a patch."""
 
 LEVELS: tuple[Level, ...] = ("image", "pixel")
+
+
+# --- what any encoder offers --------------------------------------------------------------------------------
+
+
+class EncoderShape(Protocol):
+    """What the outside of an encoder is like: the chips that it takes, the vectors that it gives."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Band names in the order of the input channels."""
+
+    @property
+    def dim(self) -> int:
+        """Length of the embeddings."""
+
+    @property
+    def image_size(self) -> int:
+        """Chip width and height in px."""
+
+    @property
+    def patch_size(self) -> int:
+        """Patch width and height in px."""
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a chip."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `config.json` holds them."""
+
+
+class Encoder(Protocol):
+    """A satellite encoder of any architecture, as `Model` and everything after it use one.
+
+    It is an `nn.Module`; of a module's methods those are named here that are relied upon. `SatelliteEncoder`
+    fulfils it.
+    """
+
+    @property
+    def settings(self) -> EncoderShape:
+        """The shape."""
+
+    def embed(self, chips: Tensor) -> Tensor:
+        """One unit vector a chip: normalised pixels (N, C, S, S) to (N, D)."""
+
+    def tokens(self, chips: Tensor, *, level: Level = "pixel") -> Tensor:
+        """One unit vector a patch: normalised pixels (N, C, S, S) to (N, D, h, w), row 0 at the chip's top."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """The weights, as in `nn.Module`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Key to weight, as in `nn.Module`."""
+
+    def eval(self) -> Self:
+        """Itself, ready for inference, as in `nn.Module`."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Itself on a device, as in `nn.Module`."""
 
 
 # --- settings ---------------------------------------------------------------------------------------------

@@ -22,21 +22,29 @@ class Line:
         self.model = torch.nn.Linear(1, 1)
         self.broken_at, self.val_losses, self.seen = broken_at, list(val_losses or []), []
 
-    def batches(self, epoch):
-        for step in range(self.steps):
+    def batches(self, epoch, *, skip=0):
+        for step in range(skip, self.steps):
             yield torch.arange(4.0)[:, None] + step, f"{epoch}.{step}"
 
     def members(self, batch):
         return [f"point-{batch[1]}-{number}" for number in range(4)]
 
-    def loss(self, batch):
+    def prepare(self, batch, share):
         x, name = batch
         self.seen.append(name)
-        noise = torch.rand(4, 1)
-        loss = ((self.model(x) - 3 * x - noise) ** 2).mean()
-        return loss * math.nan if name == self.broken_at else loss
+        return x[share.of(4)], 3 * x + torch.rand(4, 1), name
 
-    def validate(self):
+    def rows(self, prepared):
+        return len(prepared[0])
+
+    def encode(self, model, prepared, rows):
+        return model(prepared[0][rows])
+
+    def compare(self, found, prepared):
+        loss = ((found - prepared[1]) ** 2).mean()
+        return loss * math.nan if prepared[2] == self.broken_at else loss
+
+    def validate(self, _):
         return {"val_loss": self.val_losses.pop(0)} if self.val_losses else {}
 
 
@@ -58,10 +66,10 @@ class KilledAt(Line):
         super().__init__()
         self.name = name
 
-    def loss(self, batch):
+    def prepare(self, batch, share):
         if batch[1] == self.name:
             raise Killed
-        return super().loss(batch)
+        return super().prepare(batch, share)
 
 
 @pytest.mark.parametrize("moment", ["0.1", "1.0", "2.2", "3.1"])

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,31 @@ class LoopSettings:
             )
 
 
+class Share(NamedTuple):
+    """Which part of every batch a process encodes.
+
+    Attributes:
+        rank: of the process, from 0.
+        world: number of processes that train together.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def of(self, count: int) -> slice:
+        """The rows of this process among `count`; processes differ by one row at most, and may have none."""
+        return slice(self.rank * count // self.world, (self.rank + 1) * count // self.world)
+
+
+Found = Tensor | tuple[Tensor, ...]
+"""What an encoder gives for some rows of a batch: one tensor or several, each with a row a chip."""
+
+
 class Task(Protocol):
     """What the loop trains.
+
+    Every process deals the same batches and encodes a share of each batch's rows. Its loss is the share of its rows in
+    the loss of the batch: the losses of all processes *add up* to what one process alone would compute.
 
     Attributes:
         unit: what is counted in the progress bar ("chips").
@@ -71,17 +94,44 @@ class Task(Protocol):
     def model(self) -> nn.Module:
         """What is optimised."""
 
-    def batches(self, epoch: int) -> Iterator[Any]:
-        """The batches of an epoch, the same ones whenever it is asked for again."""
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, the same ones in every process and whenever they are asked for again.
 
-    def loss(self, batch: Any) -> Tensor:
-        """The scalar loss of a batch, with gradient."""
+        Args:
+            epoch: from 0.
+            skip: batches to leave out at the beginning, without reading what they hold.
+        """
 
     def members(self, batch: Any) -> Sequence[str]:
         """The ids of what a batch holds."""
 
-    def validate(self) -> dict[str, float]:
+    def prepare(self, batch: Any, share: Share) -> Any:
+        """The batch as tensors on the model's device: the rows of a share, and all that they are compared with."""
+
+    def rows(self, prepared: Any) -> int:
+        """How many rows of a prepared batch are encoded here."""
+
+    def encode(self, model: nn.Module, prepared: Any, rows: slice) -> Found:
+        """The model's answer to some rows, with gradient.
+
+        Rows must not depend on each other, so that a batch may be encoded in slices. All weights are used here.
+        """
+
+    def compare(self, found: Any, prepared: Any) -> Tensor:
+        """This share of the batch's loss, a scalar, from what `encode` found for all rows of the share."""
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """Figures after an epoch; the epoch with the lowest `val_loss` (else `loss`) is the best."""
+
+
+def alone(share: Share, what: str) -> None:
+    """Refuse more than one process for a task whose loss cannot be shared.
+
+    Raises:
+        BadSetting: there are several processes.
+    """
+    if share.world > 1:
+        raise BadSetting(f"{what} is trained by one process, not by {share.world}: start it without torchrun or Ray.")
 
 
 @dataclasses.dataclass
@@ -160,14 +210,15 @@ def _epoch(
             journal.write({"epoch": epoch, "step": step, "loss": loss, "lr": rate, f"{task.unit}_per_s": speed})
     task.model.eval()
     with torch.inference_mode(), precision(bf16=settings.bf16):
-        figures = task.validate()
+        figures = task.validate(task.model)
     return {"loss": total / task.steps, **figures}
 
 
 def _step(task: Task, batch: Any, optimiser: AdamW, settings: LoopSettings, step: int) -> float:
     """One step of the optimiser; the loss."""
     with precision(bf16=settings.bf16):
-        loss = task.loss(batch)
+        prepared = task.prepare(batch, Share())
+        loss = task.compare(task.encode(task.model, prepared, slice(0, task.rows(prepared))), prepared)
     value = loss.item()
     if not torch.isfinite(loss):
         members = task.members(batch)

@@ -25,7 +25,7 @@ from geograft.pairs.dataset import PairSet, load_pairs
 from geograft.sensors import Sensor, get_sensor
 from geograft.tables import Manifest, atomic, write_manifest
 from geograft.training.augment import jitter_bands, turn
-from geograft.training.loop import LoopSettings, fit, plain_attention
+from geograft.training.loop import LoopSettings, Share, fit, plain_attention
 from geograft.world.classes import CLASSES
 from geograft.world.labels import ChipTruth, truth_for_chips
 
@@ -218,6 +218,15 @@ class _Step(NamedTuple):
     seed: int
 
 
+class _Prepared(NamedTuple):
+    """A share of a batch, and how many pixels and chips of the whole batch have a label."""
+
+    chips: Tensor
+    cover: Tensor
+    labels: Tensor
+    counts: tuple[int, int]
+
+
 class _OracleTask:
     """Chips with their truth as the loop's task."""
 
@@ -239,37 +248,50 @@ class _OracleTask:
     def model(self) -> Oracle:
         return self.oracle
 
-    def batches(self, epoch: int) -> Iterator[_Step]:
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[_Step]:
         draw = np.random.default_rng([self.settings.seed, epoch])
         order = draw.permutation(len(self.learn[0]))
-        for rows in np.array_split(order, self.steps):
-            yield _Step(rows, int(draw.integers(2**31)))
+        for number, rows in enumerate(np.array_split(order, self.steps)):
+            step = _Step(rows, int(draw.integers(2**31)))
+            if number >= skip:
+                yield step
 
     def members(self, batch: _Step) -> Sequence[str]:
         return self.learn[0].chip_ids[batch.rows].tolist()  # type: ignore[no-any-return]
 
-    def loss(self, batch: _Step) -> Tensor:
+    def prepare(self, batch: _Step, share: Share) -> _Prepared:
         chips, cover, labels = _tensors(self.learn, batch.rows)
         draw = torch.Generator().manual_seed(batch.seed)
         ways = torch.randint(8, (len(chips),), generator=draw)
         chips = jitter_bands(turn(chips, ways), draw, strength=self.settings.jitter)
         cover = turn(cover[:, None], ways)[:, 0]
-        pixels, whole = self.model(chips)
-        return self._loss(pixels, whole, cover, labels)
+        counts = int((cover != _IGNORED).sum()), int((labels != _IGNORED).sum())
+        own = share.of(len(chips))
+        return _Prepared(chips[own], cover[own], labels[own], counts)
 
-    def validate(self) -> dict[str, float]:
+    def rows(self, prepared: _Prepared) -> int:
+        return len(prepared.chips)
+
+    def encode(self, model: nn.Module, prepared: _Prepared, rows: slice) -> tuple[Tensor, Tensor]:
+        return model(prepared.chips[rows])  # type: ignore[no-any-return]
+
+    def compare(self, found: tuple[Tensor, Tensor], prepared: _Prepared) -> Tensor:
+        return self._loss(*found, prepared)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
         pairs, _ = self.check
         parts = np.array_split(np.arange(len(pairs)), -(-len(pairs) // 256))
         sums = np.zeros(5)
         for rows in parts:
             chips, cover, labels = _tensors(self.check, rows)
-            pixels, whole = self.model(chips)
+            pixels, whole = model(chips)
+            counts = int((cover != _IGNORED).sum()), int((labels != _IGNORED).sum())
             sums += [
-                float(self._loss(pixels, whole, cover, labels)) * len(rows),
+                float(self._loss(pixels, whole, _Prepared(chips, cover, labels, counts))) * len(rows),
                 int((pixels.argmax(1) == cover).sum()),
-                int((cover != _IGNORED).sum()),
+                counts[0],
                 int((whole.argmax(1) == labels).sum()),
-                int((labels != _IGNORED).sum()),
+                counts[1],
             ]
         return {
             "val_loss": float(sums[0] / len(pairs)),
@@ -277,12 +299,12 @@ class _OracleTask:
             "top1": float(sums[3] / max(sums[4], 1)),
         }
 
-    def _loss(self, pixels: Tensor, whole: Tensor, cover: Tensor, labels: Tensor) -> Tensor:
-        """Mean over labelled pixels, and over labelled chips at the set weight."""
-        dense = functional.cross_entropy(pixels, cover, ignore_index=_IGNORED)
-        if not bool((labels != _IGNORED).any()):
-            return dense
-        return dense + self.settings.chip_weight * functional.cross_entropy(whole, labels, ignore_index=_IGNORED)
+    def _loss(self, pixels: Tensor, whole: Tensor, truth: _Prepared) -> Tensor:
+        """Mean over the batch's labelled pixels, and over its labelled chips at the set weight."""
+        options: dict[str, Any] = {"ignore_index": _IGNORED, "reduction": "sum"}
+        dense = functional.cross_entropy(pixels, truth.cover, **options) / max(truth.counts[0], 1)
+        chips = functional.cross_entropy(whole, truth.labels, **options) / max(truth.counts[1], 1)
+        return dense + self.settings.chip_weight * chips
 
 
 def _labelled(pairs: PairSet, regions: Sequence[Path]) -> tuple[PairSet, ChipTruth]:

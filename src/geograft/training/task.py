@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from geograft.models.satellite import Level, SatelliteEncoder, sample_tokens
 from geograft.pairs.dataset import Batch, PairSet
 from geograft.training.augment import jitter_bands, turn_chips
-from geograft.training.loop import plain_attention
+from geograft.training.loop import Share, alone, plain_attention
 from geograft.training.losses import multi_positive_contrastive, pixel_contrastive
 from geograft.training.retrieval import photo_ranks, recall
 
@@ -27,6 +27,15 @@ class Step(NamedTuple):
 
     batch: Batch
     seed: int
+
+
+class Prepared(NamedTuple):
+    """Chips (N, C, S, S), photo embeddings (P, D), owners (P,) and positions (P, 2) of a batch."""
+
+    chips: Tensor
+    photos: Tensor
+    owner: Tensor
+    positions: Tensor
 
 
 class PairTask:
@@ -63,33 +72,47 @@ class PairTask:
         """The encoder."""
         return self.encoder
 
-    def batches(self, epoch: int) -> Iterator[Step]:
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Step]:
         """The batches of an epoch."""
         draw = np.random.default_rng([self.settings.seed, epoch, 1])
-        for batch in self.learn.batches(self.settings.batch, seed=self.settings.seed, epoch=epoch):
-            yield Step(batch, int(draw.integers(2**31)))
+        for number, batch in enumerate(self.learn.batches(self.settings.batch, seed=self.settings.seed, epoch=epoch)):
+            step = Step(batch, int(draw.integers(2**31)))
+            if number >= skip:
+                yield step
 
     def members(self, batch: Step) -> Sequence[str]:
         """The chips' ids."""
         return self.learn.chip_ids[batch.batch.chips].tolist()  # type: ignore[no-any-return]
 
-    def loss(self, batch: Step) -> Tensor:
-        """The level's loss of an augmented batch."""
+    def prepare(self, batch: Step, share: Share) -> Prepared:
+        """Augmented chips with their photos."""
+        alone(share, "A satellite encoder")
         chips, photos, owner, positions = self._tensors(self.learn, batch.batch)
         draw = torch.Generator().manual_seed(batch.seed)
         chips, positions = turn_chips(chips, owner, positions, draw)
         if self.settings.jitter:
             chips = jitter_bands(chips, draw, strength=self.settings.jitter)
-        found = self.model(chips, level=self.level)
-        return self._loss(found, photos, owner, positions)
+        return Prepared(chips, photos, owner, positions)
 
-    def validate(self) -> dict[str, float]:
+    def rows(self, prepared: Prepared) -> int:
+        """The number of chips."""
+        return len(prepared.chips)
+
+    def encode(self, model: nn.Module, prepared: Prepared, rows: slice) -> Tensor:
+        """Vectors of chips (n, D), or of their patches (n, D, h, w)."""
+        return model(prepared.chips[rows], level=self.level)  # type: ignore[no-any-return]
+
+    def compare(self, found: Tensor, prepared: Prepared) -> Tensor:
+        """The level's loss."""
+        return self._loss(found, prepared.photos, prepared.owner, prepared.positions)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """`val_loss` over batches as in training, and the recall of photos' own chips."""
         if self.check is None:
             return {}
         rows = np.arange(len(self.check))
         parts = np.array_split(rows, -(-len(rows) // 256))
-        found = torch.cat([self.model(self._chips(self.check, part), level=self.level) for part in parts])
+        found = torch.cat([model(self._chips(self.check, part), level=self.level) for part in parts])
         losses = []
         for batch in self.check.batches(self.settings.batch, seed=0, epoch=0):
             _, photos, owner, positions = self._tensors(self.check, batch)

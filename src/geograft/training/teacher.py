@@ -10,19 +10,19 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from geograft.models.numerics import has_bfloat16
 from geograft.tables import Manifest, atomic, write_manifest
 from geograft.training.captioned import CaptionedPhotos, all_texts, augment_photos, read_captioned, statistics
-from geograft.training.loop import LoopSettings, fit, plain_attention
+from geograft.training.loop import LoopSettings, Share, alone, fit, plain_attention
 from geograft.training.probe import zero_shot
 from geograft.training.teacher_card import write_card
 from geograft.training.tokens import END, PAD, SPECIAL, START, BrokenWords, learn_tokenizer, tokenise
@@ -172,6 +172,16 @@ def make_clip(settings: TeacherSettings, vocabulary: int) -> CLIPModel:
     return model
 
 
+class _Prepared(NamedTuple):
+    """Photos (N, 3, S, S), their chosen tokens, and token ids and mask of distinct captions, `which` of each photo."""
+
+    photos: Tensor
+    chosen: Tensor | None
+    ids: Tensor
+    mask: Tensor
+    which: Tensor
+
+
 class _TeacherTask:
     """Photos and their captions as the loop's task."""
 
@@ -189,20 +199,23 @@ class _TeacherTask:
         self.mean, self.std = statistics(learn.pixels)
         self.steps = len(learn) // settings.batch
 
-    def batches(self, epoch: int) -> Iterator[tuple[NDArray[np.int64], int]]:
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[tuple[NDArray[np.int64], int]]:
         """Rows of the photos of each step, and the seed of what is drawn for them."""
         draw = np.random.default_rng([self.settings.seed, epoch])
         order = draw.permutation(len(self.learn))
         for step in range(self.steps):
             rows = order[step * self.settings.batch : (step + 1) * self.settings.batch]
-            yield rows, int(draw.integers(2**31))
+            seed = int(draw.integers(2**31))
+            if step >= skip:
+                yield rows, seed
 
     def members(self, batch: tuple[NDArray[np.int64], int]) -> Sequence[str]:
         """The photos' ids."""
         return self.learn.ids[batch[0]].tolist()  # type: ignore[no-any-return]
 
-    def loss(self, batch: tuple[NDArray[np.int64], int]) -> Tensor:
-        """Symmetric InfoNCE of photos and captions; the same caption twice is right both times."""
+    def prepare(self, batch: tuple[NDArray[np.int64], int], share: Share) -> _Prepared:
+        """Augmented photos with the patches to look at, and the tokens of what is said of them."""
+        alone(share, "The mini teacher")
         rows, seed = batch
         draw = np.random.default_rng(seed)
         texts = [self.learn.captions[row][draw.integers(len(self.learn.captions[row]))] for row in rows]
@@ -210,13 +223,27 @@ class _TeacherTask:
         ids, mask = self.words(unique.tolist(), draw)
         photos = torch.from_numpy(self.learn.pixels[rows]).permute(0, 3, 1, 2).float() / 255
         dice = torch.Generator().manual_seed(seed)
-        seen = self._see(self._normalise(augment_photos(photos, dice)), dice)
-        said = self._read(ids, mask)
-        scale = self.model.logit_scale.clamp(max=_LARGEST_SCALE).exp()
-        return caption_loss(seen, said, torch.from_numpy(which), scale)
+        photos = self._normalise(augment_photos(photos, dice))
+        return _Prepared(photos, self._chosen(len(photos), dice), ids, mask, torch.from_numpy(which))
 
-    def validate(self) -> dict[str, float]:
+    def rows(self, prepared: _Prepared) -> int:
+        """The number of photos."""
+        return len(prepared.photos)
+
+    def encode(self, model: nn.Module, prepared: _Prepared, rows: slice) -> Tensor:
+        """Unit vectors of photos."""
+        assert model is self.model
+        return self._see(prepared.photos[rows], None if prepared.chosen is None else prepared.chosen[rows])
+
+    def compare(self, found: Tensor, prepared: _Prepared) -> Tensor:
+        """Symmetric InfoNCE of photos and captions; the same caption twice is right both times."""
+        said = self._read(prepared.ids, prepared.mask)
+        scale = self.model.logit_scale.clamp(max=_LARGEST_SCALE).exp()
+        return caption_loss(found, said, prepared.which, scale)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """Zero-shot figures on the photos kept apart; `val_loss` is the share not recognised."""
+        assert model is self.model
         figures = zero_shot(self.encode_photos, self.encode_text, self.apart)
         return {"val_loss": 1 - figures["top1_seen"], **figures}
 
@@ -237,12 +264,20 @@ class _TeacherTask:
     def _normalise(self, photos: Tensor) -> Tensor:
         return (photos - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
 
-    def _see(self, photos: Tensor, dice: torch.Generator | None = None) -> Tensor:
-        """Unit vectors of normalised photos; with dice, of a random share of their patches."""
+    def _chosen(self, count: int, dice: torch.Generator) -> Tensor | None:
+        """The tokens that a step looks at, the class token and a random share of the patches; None for all."""
+        if self.settings.keep >= 1:
+            return None
+        patches = self.settings.patches
+        order = torch.rand(count, patches, generator=dice).argsort(dim=1)[:, : round(self.settings.keep * patches)] + 1
+        return torch.cat([torch.zeros(count, 1, dtype=order.dtype), order], dim=1)
+
+    def _see(self, photos: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Unit vectors of normalised photos; of the chosen tokens (N, n) only where given."""
         vision = self.model.vision_model
         tokens = vision.pre_layrnorm(vision.embeddings(photos))
-        if dice is not None and self.settings.keep < 1:
-            tokens = _keep_some(tokens, round(self.settings.keep * self.settings.patches), dice)
+        if chosen is not None:
+            tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
         first = vision.encoder(inputs_embeds=tokens).last_hidden_state[:, 0]
         return functional.normalize(self.model.visual_projection(vision.post_layernorm(first)).float(), dim=-1)
 
@@ -272,13 +307,6 @@ def caption_loss(photos: Tensor, captions: Tensor, which: Tensor, scale: Tensor)
     to_caption = functional.cross_entropy(among, which) + (counts.log()[which]).mean()
     to_photo = functional.log_softmax(scores, dim=0)[torch.arange(len(which)), which]
     return 0.5 * (to_caption - to_photo.mean())
-
-
-def _keep_some(tokens: Tensor, count: int, dice: torch.Generator) -> Tensor:
-    """The class token and `count` random patch tokens of each photo, (N, count + 1, width)."""
-    order = torch.rand(tokens.shape[0], tokens.shape[1] - 1, generator=dice).argsort(dim=1)[:, :count] + 1
-    chosen = torch.cat([torch.zeros(len(tokens), 1, dtype=order.dtype), order], dim=1)
-    return tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
 # --- writing ----------------------------------------------------------------------------------------------

@@ -138,6 +138,10 @@ class ModelMismatch(GeograftError):
     """A model is asked for bands, a sensor, a level or a text encoder that it does not have."""
 
 
+class MixedSensors(GeograftError):
+    """Pairs of several sensors meet an encoder, or a reader, that knows one only."""
+
+
 class MissingExtra(GeograftError):
     """An optional dependency is needed and not installed."""
 

@@ -6,6 +6,7 @@ token through CLIP's own head; the pixel level reads every patch token through t
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -223,10 +224,24 @@ class SatelliteEncoder(nn.Module):
         Raises:
             ModelMismatch: the chips have other bands or another size than the encoder, or no such level.
         """
-        hidden = self._run(chips).last_hidden_state[:, 1:]
+        return self.read_patches(self._run(chips).last_hidden_state[:, 1:], level=level)
+
+    def read_patches(self, hidden: Tensor, *, level: Level) -> Tensor:
+        """Unit vectors of patch tokens as the backbone leaves them.
+
+        Args:
+            hidden: the tokens of a square of patches, row by row, without the class token, (N, h * w, width).
+            level: as in `tokens`.
+
+        Returns:
+            (N, D, h, w).
+
+        Raises:
+            ModelMismatch: there is no such level.
+        """
         vectors = functional.normalize(self._read_out(hidden, level), dim=-1)
-        grid = self.settings.grid
-        return vectors.transpose(1, 2).reshape(len(chips), -1, grid, grid)
+        grid = math.isqrt(hidden.shape[1])
+        return vectors.transpose(1, 2).unflatten(2, (grid, grid))
 
     def forward(self, chips: Tensor, *, level: Level = "image") -> Tensor:
         """`embed` at the image level, `tokens` at the pixel level."""

@@ -134,6 +134,10 @@ class CheckpointMismatch(GeograftError):
     """A checkpoint's keys, shapes or settings are not those of the architecture that loads it."""
 
 
+class UnsafeCheckpoint(GeograftError):
+    """A checkpoint holds pickled objects that are not on the list of harmless ones; nothing of it was run."""
+
+
 class ModelMismatch(GeograftError):
     """A model is asked for bands, a sensor, a level or a text encoder that it does not have."""
 

@@ -115,6 +115,14 @@ class EmptySplit(GeograftError):
     """A split holds no chips."""
 
 
+class MissingShard(UnreadableTable):
+    """A shard of pixels is gone, or was never written."""
+
+
+class MixedSensors(GeograftError):
+    """Chips of several sensors or sizes lie where one is needed."""
+
+
 class OwnerlessChip(GeograftError):
     """A chip in a batch owns no photo."""
 
@@ -128,6 +136,10 @@ class UnknownModel(GeograftError):
 
 class NoTextEncoder(GeograftError):
     """Text was asked of a teacher that encodes images only."""
+
+
+class NoPhotoEncoder(GeograftError):
+    """Photos were asked of a text encoder that stands alone."""
 
 
 class CheckpointMismatch(GeograftError):
@@ -151,7 +163,11 @@ class MissingExtra(GeograftError):
 
 
 class TrainingDiverged(GeograftError):
-    """The loss is not finite."""
+    """A loss, a gradient or a weight is not finite."""
+
+
+class OutOfMemory(GeograftError):
+    """A step of training does not fit into the memory of the device."""
 
 
 # --- use --------------------------------------------------------------------------------------------------

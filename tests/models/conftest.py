@@ -1,6 +1,7 @@
 """Small random models in the formats that people bring, written by the tests themselves."""
 
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -13,11 +14,17 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2ImageProcessor,
+    Siglip2Model,
+    Siglip2Tokenizer,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
+    SiglipTextModel,
 )
 
 from geograft.models.model import Model
@@ -124,6 +131,60 @@ def siglip_folder(tmp_path):
     tokenizer.save_pretrained(folder)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def make_siglip2(tmp_path):
+    """A factory of small SigLIP 2 of native aspect ratio: 16 patches of 8 px, Gemma's tokeniser with few words."""
+
+    def make(name="siglip2"):
+        folder = tmp_path / name
+        body = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        torch.manual_seed(0)
+        config = Siglip2Config(
+            vision_config={**body, "patch_size": 8, "num_patches": 16},
+            text_config={**body, "vocab_size": 40, "max_position_embeddings": 16},
+        )
+        spread(Siglip2Model(config)).save_pretrained(folder)
+        gemma_tokenizer().save_pretrained(folder)
+        Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def gemma_tokenizer():
+    """A tokeniser of Gemma's kind over letters, ended by <eos>, as SigLIP 2 has it."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    tokenizer = Siglip2Tokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", 1)]
+    )
+    return tokenizer
+
+
+@pytest.fixture
+def make_text_tower(make_clip, siglip_folder, tmp_path):
+    """A factory of folders that hold the text tower of a CLIP or SigLIP alone, and the whole models' folders."""
+
+    def make(kind):
+        whole = make_clip() if kind == "clip" else siglip_folder
+        tower_class = CLIPTextModelWithProjection if kind == "clip" else SiglipTextModel
+        model = (CLIPModel if kind == "clip" else SiglipModel).from_pretrained(whole)
+        config = model.config.text_config
+        if kind == "clip":
+            config.projection_dim = model.config.projection_dim
+        tower = tower_class(config)
+        weights = model.state_dict()
+        prefix = "" if kind == "clip" else "text_model."
+        tower.load_state_dict({key: weights[prefix + key] for key in tower.state_dict()})
+        folder = tmp_path / f"{kind}-text"
+        tower.save_pretrained(folder)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(whole / name, folder)
+        return folder, whole
+
+    return make
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
+import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer, CLIPModel
+from transformers import AutoModel, AutoTokenizer, CLIPModel, CLIPVisionModelWithProjection
 
-from geograft.errors import CheckpointMismatch
-from geograft.models import numerics
+from geograft.errors import CheckpointMismatch, NoPhotoEncoder, NoTextEncoder
+from geograft.models import folders, numerics, tokeniser
 from geograft.models.clip import ClipTeacher, find_folder, read_vision_tower
+from geograft.models.preprocess import NaflexPreprocess
+from geograft.models.teacher import load_teacher
 
 TEXTS = ["a photo of a forest", "River", "a harbour with boats of the town", "lake"]
 
@@ -192,8 +196,6 @@ def test_a_cached_hub_model_is_found_without_the_network(make_clip, tmp_path, mo
 
 
 def test_the_vision_tower_alone_answers_as_the_whole_model(make_clip):
-    from transformers import CLIPVisionModelWithProjection
-
     folder = make_clip()
     whole = CLIPModel.from_pretrained(folder)
     tower = CLIPVisionModelWithProjection(whole.config.vision_config).eval()
@@ -203,3 +205,122 @@ def test_the_vision_tower_alone_answers_as_the_whole_model(make_clip):
     with torch.inference_mode():
         expected = whole.get_image_features(pixel_values=pixels).pooler_output
         torch.testing.assert_close(tower(pixels).image_embeds, expected)
+
+
+# --- SigLIP 2 ---------------------------------------------------------------------------------------------
+
+
+def test_siglip2_photos_keep_their_shape_as_its_processor_says(make_siglip2, pictures):
+    from transformers import Siglip2ImageProcessor
+
+    folder = make_siglip2()
+    teacher = ClipTeacher(folder, batch=3)
+    inputs = Siglip2ImageProcessor.from_pretrained(folder)([p.convert("RGB") for p in pictures], return_tensors="pt")
+    pixels, mask, shapes = teacher.preprocess(pictures)
+    np.testing.assert_allclose(pixels, inputs["pixel_values"], atol=1e-6)
+    assert mask.tolist() == inputs["pixel_attention_mask"].tolist()
+    assert shapes.tolist() == inputs["spatial_shapes"].tolist()
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(folder).get_image_features(**inputs).pooler_output
+    expected = torch.nn.functional.normalize(expected, dim=1).numpy()
+    np.testing.assert_allclose(teacher.encode_photos(pictures), expected, atol=1e-5)
+    assert teacher.dim == 32
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 2), (640, 480), (17, 900), (1024, 1024)])
+def test_a_photo_gets_the_most_patches_that_are_allowed(size):
+    from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
+
+    rows, columns = NaflexPreprocess(patch_size=16, patches=256).shape(*size)
+    assert get_image_size_for_max_num_patches(*size, 16, 256) == (rows * 16, columns * 16)
+
+
+@pytest.mark.parametrize("text", ["Forest", "forest"])
+def test_siglip2_texts_are_lower_case_ended_and_padded_on_the_right(make_siglip2, text):
+    folder = make_siglip2()
+    model = AutoModel.from_pretrained(folder).eval()
+    ids = torch.tensor([[11, 20, 23, 10, 24, 25, 1] + [0] * 9])  # f o r e s t <eos>, then padding
+    with torch.inference_mode():
+        expected = model.get_text_features(input_ids=ids).pooler_output
+    expected = torch.nn.functional.normalize(expected, dim=1).numpy()
+    np.testing.assert_allclose(ClipTeacher(folder).encode_text([text]), expected, atol=1e-5)
+
+
+def test_siglips_first_version_reads_no_punctuation(siglip_folder):
+    config = siglip_folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text())
+    plain, punctuated = "a photo of a lake", "A photo of: a lake!"
+    second = ClipTeacher(siglip_folder)
+    assert np.abs(np.diff(second.encode_text([plain, punctuated]), axis=0)).max() > 1e-3
+    config.write_text(json.dumps(settings | {"tokenizer_class": "SiglipTokenizerFast"}))
+    assert folders._cleaning(siglip_folder, "siglip") is tokeniser.canonical
+    first = ClipTeacher(dataclasses.replace(second.parts, clean=tokeniser.canonical))
+    np.testing.assert_allclose(*first.encode_text([plain, punctuated]), atol=1e-6)
+
+
+# --- towers and parts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_text_tower_alone_answers_as_the_whole_model_and_refuses_photos(make_text_tower, kind, pictures):
+    folder, whole = make_text_tower(kind)
+    tower, model = ClipTeacher(folder), ClipTeacher(whole)
+    np.testing.assert_allclose(tower.encode_text(TEXTS), model.encode_text(TEXTS), atol=1e-6)
+    assert tower.dim == model.dim
+    assert tower.fingerprint != model.fingerprint
+    with pytest.raises(NoPhotoEncoder, match="text encoder alone"):
+        tower.encode_photos(pictures)
+
+
+def test_an_image_tower_alone_answers_as_the_whole_model_and_refuses_texts(make_clip, tmp_path, pictures):
+    folder = make_clip()
+    whole = CLIPModel.from_pretrained(folder)
+    config = whole.config.vision_config
+    config.projection_dim = 16
+    tower = CLIPVisionModelWithProjection(config)
+    tower.load_state_dict(read_vision_tower(folder))
+    tower.save_pretrained(tmp_path / "tower")
+    shutil.copy(folder / "preprocessor_config.json", tmp_path / "tower")
+    teacher = ClipTeacher(tmp_path / "tower")
+    np.testing.assert_allclose(teacher.encode_photos(pictures), ClipTeacher(folder).encode_photos(pictures), atol=1e-6)
+    with pytest.raises(NoTextEncoder, match="image encoder alone"):
+        teacher.encode_text(TEXTS)
+
+
+def test_a_text_tower_without_its_projection_is_refused(make_text_tower):
+    folder, _ = make_text_tower("clip")
+    rewrite(folder, lambda weights: weights.pop("text_projection.weight"))
+    with pytest.raises(CheckpointMismatch, match="missing text_projection"):
+        ClipTeacher(folder)
+
+
+def test_parts_in_memory_teach_as_their_folder(make_clip, pictures):
+    folder = ClipTeacher(make_clip())
+    parts = folders.ClipParts(folder.model, folder.tokenizer, folder.preprocess)
+    memory = ClipTeacher(parts, name="mine")
+    assert (memory.name, memory.fingerprint) == ("mine", folder.fingerprint)
+    np.testing.assert_array_equal(memory.encode_text(TEXTS), folder.encode_text(TEXTS))
+    np.testing.assert_array_equal(memory.encode_photos(pictures), folder.encode_photos(pictures))
+
+
+def test_a_clip_of_the_original_vocabulary_needs_no_tokeniser_of_its_own(make_clip, monkeypatch):
+    folder = make_clip()
+    monkeypatch.setattr(folders, "clip_tokenizer", lambda: range(15))  # as many as the small vocabulary has
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    assert folders.read_parts(folder).tokenizer == range(15)
+
+
+@pytest.mark.parametrize("words", [3, 100])
+def test_a_tokeniser_of_another_model_is_refused(siglip_folder, words):
+    pieces = {f"word{number}": number for number in range(words)}
+    tokenizer = json.loads((siglip_folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"] = {**pieces, "<unk>": words}
+    tokenizer["post_processor"], tokenizer["added_tokens"] = None, []
+    (siglip_folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CheckpointMismatch, match=r"tokeniser of .* numbers its tokens up to"):
+        ClipTeacher(siglip_folder)
+
+
+def test_the_fingerprint_of_the_shipped_teacher_stays():
+    assert load_teacher("mini").fingerprint == "6d4a6825deb7ffc1"

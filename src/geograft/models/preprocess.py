@@ -7,6 +7,7 @@ Without torchvision, and without a processor class for each family: the few sett
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +113,75 @@ class PhotoPreprocess:
         return (edge, longer) if image.width <= image.height else (longer, edge)
 
 
+@dataclasses.dataclass(frozen=True)
+class NaflexPreprocess:
+    """What happens to a photo before SigLIP 2 of native aspect ratio (NaFlex) sees it (Tschannen et al., 2025, 2.2).
+
+    The photo is scaled, its shape kept but for rounding, until its patches are as many as are allowed.
+
+    Attributes:
+        patch_size: patch width and height, px.
+        patches: patches of a photo at most; photos with fewer are filled up with zeros.
+        mean: subtracted from each channel after scaling to 0..1, in channel order.
+        std: divides each channel after that.
+        resample: as in `PhotoPreprocess`.
+        scale: multiplies the 8-bit values first.
+    """
+
+    patch_size: int
+    patches: int
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    resample: str = "bilinear"
+    scale: float = 1 / 255
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the settings, hex."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+    def __call__(
+        self, images: Sequence[Image.Image]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+        """Inputs of an encoder.
+
+        Args:
+            images: photos of any size and mode.
+
+        Returns:
+            Patches (N, P, patch_size² · 3), 1 where a patch is of the photo (N, P), and each photo's rows and
+            columns of patches (N, 2).
+        """
+        pixels = np.zeros((len(images), self.patches, self.patch_size**2 * 3), np.float32)
+        mask = np.zeros((len(images), self.patches), np.int64)
+        shapes = np.array([self.shape(image.height, image.width) for image in images], np.int64).reshape(-1, 2)
+        for number, (image, (rows, columns)) in enumerate(zip(images, shapes, strict=True)):
+            pixels[number, : rows * columns] = self._patches(image, int(rows), int(columns))
+            mask[number, : rows * columns] = 1
+        return pixels, mask, shapes
+
+    def shape(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of a photo: those of the largest scale that gives no more than allowed."""
+
+        def at(scale: float) -> tuple[int, int]:
+            rows, columns = (math.ceil(side * scale / self.patch_size) for side in (height, width))
+            return max(rows, 1), max(columns, 1)
+
+        low, high = 1e-6, 100.0
+        while high - low >= 1e-5:
+            middle = (low + high) / 2
+            low, high = (middle, high) if math.prod(at(middle)) <= self.patches else (low, middle)
+        return at(low)
+
+    def _patches(self, image: Image.Image, rows: int, columns: int) -> NDArray[np.float32]:
+        """The normalised patches of one photo, row by row, (rows · columns, patch_size² · 3)."""
+        size = self.patch_size
+        pixels = np.asarray(image.convert("RGB").resize((columns * size, rows * size), _FILTERS[self.resample]))
+        mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
+        values = (pixels.astype(np.float32) * np.float32(self.scale) - mean) / std
+        return values.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(rows * columns, -1)
+
+
 # --- transformers' files ----------------------------------------------------------------------------------
 
 
@@ -171,6 +241,26 @@ def _from_transformers(settings: dict[str, Any]) -> PhotoPreprocess:
         resample=_FILTER_NAMES[int(settings.get("resample", 3))],
         scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
     )
+
+
+def read_naflex(folder: Path) -> NaflexPreprocess:
+    """The preprocessing of a SigLIP 2 of native aspect ratio in transformers' format.
+
+    Raises:
+        CheckpointMismatch: the folder has no image processor, or one of another kind.
+    """
+    settings = _processor_settings(folder)
+    try:
+        return NaflexPreprocess(
+            patch_size=int(settings["patch_size"]),
+            patches=int(settings["max_num_patches"]),
+            mean=tuple(settings["image_mean"]) if settings.get("do_normalize", True) else (0.0, 0.0, 0.0),
+            std=tuple(settings["image_std"]) if settings.get("do_normalize", True) else (1.0, 1.0, 1.0),
+            resample=_FILTER_NAMES[int(settings.get("resample", 2))],
+            scale=float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointMismatch(f"The image processor of {folder} cannot be followed ({error!r}).") from error
 
 
 # --- our own file -----------------------------------------------------------------------------------------

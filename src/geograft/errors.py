@@ -158,6 +158,18 @@ class MixedSensors(GeograftError):
     """Pairs of several sensors meet an encoder, or a reader, that knows one only."""
 
 
+class ExportFailed(GeograftError):
+    """A model does not become a graph of another library, or the graph gives other vectors than the model."""
+
+
+class NotShareable(GeograftError):
+    """A model folder lacks what others need of it, such as a licence or a card."""
+
+
+class UploadFailed(GeograftError):
+    """The hub refuses an upload or does not answer."""
+
+
 class MissingExtra(GeograftError):
     """An optional dependency is needed and not installed."""
 

@@ -101,7 +101,7 @@ def multi_positive_contrastive(
         photos are all it sees.
 
     Raises:
-        OwnerlessChip: a chip owns no photo.
+        OwnerlessChip: a chip owns no photo, or the batch holds no chip.
         BadSetting: chips and `mine` differ in number, or a share is compared both ways outside torch.distributed.
         ModelMismatch: chips and photos have different dimensions.
 
@@ -169,7 +169,7 @@ def pixel_contrastive(
         nothing is learnt yet.
 
     Raises:
-        OwnerlessChip: a chip owns no photo.
+        OwnerlessChip: a chip owns no photo, or the batch holds no chip.
         BadSetting: patches and photos (or `mine`) differ in number, or a share is compared both ways outside
             torch.distributed.
         ModelMismatch: patches and photos have different dimensions.
@@ -297,6 +297,8 @@ def _dots(rows: Tensor, others: Tensor) -> Tensor:
 
 def _owned(owner: Tensor, chips: int) -> Tensor:
     """How many photos each chip of the batch owns, (N,)."""
+    if chips < 1:
+        raise OwnerlessChip("the batch holds no chip: drop empty batches")
     owned = torch.bincount(owner, minlength=chips)
     missing = (owned == 0).nonzero()
     if len(missing):

@@ -59,7 +59,7 @@ def word_tokenizer(*, end: int, length: int, start: bool = True) -> PreTrainedTo
 
 def clip_config(*, end: int, vocabulary: int, channels: int = 3) -> CLIPConfig:
     """A CLIP of a few thousand weights."""
-    body = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    body = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     return CLIPConfig(
         vision_config={**body, "image_size": 32, "patch_size": 8, "num_channels": channels},
         text_config={**body, "vocab_size": vocabulary, "max_position_embeddings": 12, "eos_token_id": end},

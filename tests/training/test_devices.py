@@ -1,8 +1,10 @@
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,15 +12,15 @@ import torch
 from geograft.errors import BadSetting, OutOfMemory
 from geograft.training.devices import Devices, Share, alone, named_memory
 
-sys.path.insert(0, str(Path(__file__).parent))
-import ragged
+SCRIPT = Path(__file__).with_name("ragged.py")
+ragged = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     """What two processes of torchrun come to."""
     out = tmp_path_factory.mktemp("two")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ragged.__file__), str(out)]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
     ended = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]

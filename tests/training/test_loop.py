@@ -1,10 +1,20 @@
+import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from geograft.errors import BadSetting, CheckpointMismatch, DiskFull, OutputExists, TrainingDiverged
+from geograft.errors import (
+    BadSetting,
+    CheckpointMismatch,
+    DiskFull,
+    OutOfMemory,
+    OutputExists,
+    TrainingDiverged,
+    UnreadableTable,
+)
 from geograft.training.log import read_log
 from geograft.training.loop import LoopSettings, fit
 
@@ -17,13 +27,16 @@ class Line:
     unit = "points"
     steps = 3
 
-    def __init__(self, *, broken_at=None, val_losses=None):
+    def __init__(self, *, broken_at=None, val_losses=None, unreadable=None):
         torch.manual_seed(7)
         self.model = torch.nn.Linear(1, 1)
+        self.unreadable = unreadable
         self.broken_at, self.val_losses, self.seen = broken_at, list(val_losses or []), []
 
     def batches(self, epoch, *, skip=0):
         for step in range(skip, self.steps):
+            if f"{epoch}.{step}" == self.unreadable:
+                raise FileNotFoundError(2, "No such file or directory", "part-00003.parquet")
             yield torch.arange(4.0)[:, None] + step, f"{epoch}.{step}"
 
     def members(self, batch):
@@ -148,7 +161,112 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         run(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": 0}, {"warmup": 1}, {"weight_decay": -1}])
+OFTEN = dataclasses.replace(SETTINGS, save_steps=1)
+
+
+@pytest.mark.parametrize("moment", ["0.1", "1.0", "2.2"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_killed_inside_an_epoch_goes_on_from_that_step(tmp_path, moment, ema):
+    settings = dataclasses.replace(OFTEN, ema=ema)
+    whole, unbroken = run(tmp_path / "whole", settings=settings)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", KilledAt(moment), settings=settings)
+    task, history = run(tmp_path / "cut", settings=settings)
+    assert task.seen[0] == moment
+    assert weights(task) == weights(whole)
+    assert history.epochs == unbroken.epochs
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "cut")]
+    assert len(logs[0]) == len(logs[1])
+
+
+def test_checkpoints_inside_an_epoch_come_by_the_clock(tmp_path):
+    never, always = (dataclasses.replace(SETTINGS, save_minutes=minutes) for minutes in (60, 1e-9))
+    for settings, first in ((never, "2.0"), (always, "2.2")):
+        folder = tmp_path / first
+        with pytest.raises(Killed):
+            run(folder, KilledAt("2.2"), settings=settings)
+        assert run(folder, settings=settings)[0].seen[0] == first
+
+
+def test_a_run_may_go_on_in_smaller_slices(tmp_path):
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", KilledAt("1.1"))
+    task, _ = run(tmp_path / "cut", settings=dataclasses.replace(SETTINGS, chunk=1, save_minutes=1))
+    for found, wanted in zip(weights(task), weights(whole), strict=True):
+        assert np.asarray(found) == pytest.approx(np.asarray(wanted), abs=1e-6)
+
+
+def test_a_shard_that_is_gone_is_named_and_the_run_goes_on_once_it_is_back(tmp_path):
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(UnreadableTable, match=r"step 7 .*part-00003\.parquet.*go on from this step"):
+        run(tmp_path / "cut", Line(unreadable="2.1"))
+    task, _ = run(tmp_path / "cut")
+    assert task.seen[0] == "2.1"
+    assert weights(task) == weights(whole)
+
+
+def test_a_gradient_that_is_not_finite_is_named(tmp_path):
+    class Steep(Line):
+        def compare(self, found, prepared):
+            return (found.sum() * 0).sqrt() if prepared[2] == "1.1" else super().compare(found, prepared)
+
+    with pytest.raises(TrainingDiverged, match=r"gradient of a loss of 0 is not finite at step 4.*point-1\.1-0"):
+        run(tmp_path, Steep())
+
+
+def test_weights_that_are_not_finite_are_not_trained(tmp_path):
+    task = Line()
+    torch.nn.init.constant_(task.model.bias, math.inf)
+    with pytest.raises(CheckpointMismatch, match="not finite: bias"):
+        run(tmp_path, task)
+    with pytest.raises(Killed):
+        run(tmp_path, KilledAt("1.0"))
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    state["model"]["weight"].fill_(math.nan)
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(CheckpointMismatch, match="weight is not finite"):
+        run(tmp_path)
+
+
+def test_full_memory_is_named(tmp_path):
+    class Large(Line):
+        def encode(self, model, prepared, rows):
+            return super().encode(model, prepared, rows) + torch.empty(2**60, dtype=torch.uint8).sum()
+
+    with pytest.raises(OutOfMemory, match=r"4 rows, 4 encoded at once\. Set chunk: 2"):
+        run(tmp_path, Large())
+
+
+def test_the_average_is_what_is_validated_and_kept(tmp_path):
+    class Watched(Line):
+        def validate(self, model):
+            self.validated = model.weight.item()
+            return {}
+
+    task, history = run(tmp_path, Watched(), settings=dataclasses.replace(SETTINGS, ema=0.99))
+    plain, _ = run(tmp_path / "plain")
+    assert history.best_epoch == 3
+    assert task.model.weight.item() == task.validated != plain.model.weight.item()
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert last["model"]["weight"].item() == plain.model.weight.item()
+    assert last["average"]["weight"].item() == task.validated
+
+
+def test_what_was_drawn_before_changes_nothing(tmp_path):
+    class Busy(Line):
+        def validate(self, _):
+            torch.rand(17)
+            return {}
+
+    assert weights(run(tmp_path / "a")[0]) == weights(run(tmp_path / "b", Busy())[0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"lr": 0}, {"warmup": 1}, {"weight_decay": -1}, {"chunk": 0}, {"ema": 1}, {"layer_decay": 0},
+     {"freeze": -1}, {"save_minutes": 0}, {"save_steps": 0}, {"seed": -1}],
+)  # fmt: skip
 def test_settings_that_train_nothing_are_refused(wrong):
     with pytest.raises(BadSetting):
         LoopSettings(**wrong)

@@ -64,7 +64,7 @@ def _board(folder: Path, steps: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtra("Curves need TensorBoard: pip install 'geograft[tensorboard]'.") from error
-    return SummaryWriter(str(folder), purge_step=steps or None)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=steps or None)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

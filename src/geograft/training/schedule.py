@@ -85,7 +85,7 @@ def freeze_layers(model: nn.Module, blocks: int) -> None:
         raise BadSetting(f"freeze is {blocks}, but the model has {depth - 1} blocks: freeze at most that many.")
     for name, weight in model.named_parameters():
         if _layer(name, depth) <= blocks:
-            weight.requires_grad_(requires_grad=False)
+            weight.requires_grad_(False)
 
 
 def _depth(model: nn.Module, setting: str) -> int:

@@ -16,7 +16,7 @@ _LONGEST = 10_000.0
 
 
 def metric_encoding(grid: int, step: float, width: int) -> Tensor:
-    """Sines and cosines of where the patches of a chip lie on the ground (after the GSD positional encoding of Scale-MAE).
+    """Sines and cosines of where the patches of a chip lie on the ground, after Scale-MAE's encoding of positions.
 
     With u the offset of a patch's centre from the chip's centre in units of the encoding, its row takes the first
     half of the numbers and its column the second, each as sin and cos of u / 10000^(4 i / width). Scale-MAE (Reed et

@@ -218,7 +218,7 @@ class _Partition(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """To a row its mean column, to a column the softmax-weighted sum of the rows; both over tau."""
         mean, weights, rows, columns, found = ctx.saved_tensors

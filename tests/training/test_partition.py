@@ -58,7 +58,9 @@ def test_the_partition_is_a_sum_of_exponentials(shape, chunk, temperature, seed)
         seen = [p for p in range(shape[1]) if not mask[i, p]]
         scores = [float(rows[i].detach() @ columns[p].detach()) / temperature for p in seen]
         top = max(scores)
-        assert float(found[i].detach()) == pytest.approx(top + math.log(sum(math.exp(s - top) for s in scores)), abs=1e-9)
+        assert float(found[i].detach()) == pytest.approx(
+            top + math.log(sum(math.exp(s - top) for s in scores)), abs=1e-9
+        )
 
 
 @SHAPES

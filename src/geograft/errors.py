@@ -119,10 +119,6 @@ class MissingShard(UnreadableTable):
     """A shard of pixels is gone, or was never written."""
 
 
-class MixedSensors(GeograftError):
-    """Chips of several sensors or sizes lie where one is needed."""
-
-
 class OwnerlessChip(GeograftError):
     """A chip in a batch owns no photo."""
 

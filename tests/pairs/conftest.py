@@ -1,5 +1,7 @@
 """Factories of photo and scene tables: small ground at a known place, written as the sources write them."""
 
+import shutil
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from PIL import Image
 from geograft.geoparquet import geo_metadata, point_column, square_column
 from geograft.models.teacher import Teacher
 from geograft.pairs.grid import corners, to_crs
+from geograft.pairs.materialise import materialise
 from geograft.pairs.planning.photo_rows import COLUMNS, SCHEMA
 from geograft.pairs.planning.plan_files import CHIPS, PAIRS
 from geograft.sources.scenes import read_scenes
@@ -227,3 +230,31 @@ def grid_plan(make_ground, make_plan):
         return make_plan(scenes, chips, name=name, **more)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kept_once(tmp_path_factory):
+    """A folder that lasts for all tests."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def many_chips(make_ground, make_plan, kept_once, tmp_path):
+    """Pairs of 60 chips of 32 m in four shards, thrown over 400 m; made once, and copied for each test."""
+    if not (kept_once / "many").is_dir():
+        places = np.random.default_rng(0).integers(0, 368, (60, 2)).tolist()
+        plan = make_plan(make_ground(400), [{"right": x, "down": y} for x, y in places], name="pairs", shard=16)
+        materialise(plan, workers=1)
+        shutil.copytree(tmp_path, kept_once / "many")
+    else:
+        shutil.copytree(kept_once / "many", tmp_path, dirs_exist_ok=True)
+    return tmp_path / "pairs"
+
+
+@pytest.fixture
+def narrow(many_chips):
+    """The same, with four chips a row group of the shards."""
+    for path in (many_chips / "shards").glob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table, path, row_group_size=4)
+    return many_chips

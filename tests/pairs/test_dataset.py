@@ -1,13 +1,12 @@
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from geograft.errors import BadSetting, EmptySplit, MissingInput, UnreadableTable
+from geograft.errors import BadSetting, EmptySplit, MissingInput, MissingShard, MixedSensors, UnreadableTable
 from geograft.pairs.cutting.shards import shard_paths
-from geograft.pairs.dataset import _spread, iter_chips, load_pairs, torchgeo_sample
+from geograft.pairs.dataset import iter_chips, load_pairs, torchgeo_sample
 from geograft.pairs.embeddings import embed_photos
 from geograft.pairs.encoding import decode
 from geograft.pairs.materialise import materialise
@@ -15,12 +14,9 @@ from geograft.raster import open_scene, read
 
 
 @pytest.fixture
-def folder(make_ground, make_plan, tmp_path):
+def folder(many_chips):
     """60 chips of 32 m in four shards, thrown over 400 m."""
-    places = np.random.default_rng(0).integers(0, 368, (60, 2)).tolist()
-    plan = make_plan(make_ground(400), [{"right": x, "down": y} for x, y in places], name="pairs", shard=16)
-    materialise(plan, workers=1)
-    return plan
+    return many_chips
 
 
 def test_a_split_holds_its_chips_only(folder):
@@ -89,24 +85,6 @@ def test_chips_that_overlap_go_into_different_batches(folder):
             assert not set(pairs.overlaps[chip].tolist()) & set(batch.chips.tolist())
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
-def test_chips_are_dealt_evenly_whatever_overlaps(count, size, seed):
-    rng = np.random.default_rng(seed)
-    touching = np.triu(rng.random((count, count)) < rng.random(), 1)
-    overlaps = [np.flatnonzero(row) for row in touching | touching.T]
-    dealt = _spread(rng.permutation(count), overlaps, size)
-    assert sorted(np.concatenate(dealt)) == list(range(count))
-    assert max(map(len, dealt)) <= size
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
-
-
-def test_a_chip_that_overlaps_all_others_takes_no_one_s_place():
-    overlaps = [np.arange(1, 10), *[np.array([0])] * 9]
-    dealt = _spread(np.arange(10), overlaps, 6)
-    assert [len(batch) for batch in dealt] == [5, 5]
-
-
 def test_a_selection_keeps_chips_and_photos_together(folder):
     pairs = load_pairs(folder)
     some = pairs.select(np.array([5, 2]))
@@ -139,14 +117,73 @@ def test_what_is_absent_is_named(folder, tmp_path):
         load_pairs(folder, teacher="0000")
     with pytest.raises(MissingInput):
         load_pairs(tmp_path / "nowhere")
-    shard_paths(folder)[0].unlink()
-    with pytest.raises(UnreadableTable, match="lacks the pixels of 16 chips"):
+
+
+def test_a_shard_that_is_absent_or_damaged_is_named(folder):
+    first, second, *_, last = shard_paths(folder)
+    first.rename(first.with_suffix(".away"))
+    with pytest.raises(MissingShard, match=r"lacks the pixels of 16 chips \(part-00000.parquet absent\)"):
+        load_pairs(folder)
+    first.with_suffix(".away").rename(first)
+    last.rename(last.with_suffix(".away"))
+    with pytest.raises(MissingShard, match=r"12 chips \(no shard after part-00002.parquet\).*materialise"):
+        load_pairs(folder)
+    last.with_suffix(".away").rename(last)
+    second.write_bytes(second.read_bytes()[:-30])
+    with pytest.raises(UnreadableTable, match=r"part-00001\.parquet is not a whole shard"):
         load_pairs(folder)
 
 
-def test_a_batch_without_chips_is_refused(folder):
+def test_chips_of_several_sensors_or_sizes_are_refused(folder):
+    table = pd.read_parquet(folder / "chips.parquet")
+    for change in ({"sensor": "naip"}, {"size": 64}, {"gsd": 0.5}):
+        mixed = table.copy()
+        for name, value in change.items():
+            mixed.loc[mixed.index[:3], name] = value
+        mixed.to_parquet(folder / "chips.parquet")
+        with pytest.raises(MixedSensors, match="one folder of pairs a sensor"):
+            load_pairs(folder)
+    table.to_parquet(folder / "chips.parquet")
+    path = shard_paths(folder)[2]
+    shard = pq.read_table(path)
+    pq.write_table(shard.replace_schema_metadata({**shard.schema.metadata, b"shape": b"[4, 64, 64]"}), path)
+    with pytest.raises(MixedSensors, match=r"part-00002.parquet holds chips of the shape \[4, 64, 64\]"):
+        load_pairs(folder)
+
+
+def test_what_cannot_be_dealt_is_refused(folder):
+    pairs = load_pairs(folder)
     with pytest.raises(BadSetting):
-        next(load_pairs(folder).batches(0, seed=0, epoch=0))
+        next(pairs.batches(0, seed=0, epoch=0))
+    with pytest.raises(BadSetting, match="count from 0"):
+        next(pairs.batches(4, seed=0, epoch=0, share=(2, 2)))
+    with pytest.raises(BadSetting, match="memory"):
+        load_pairs(folder, memory_gb=0)
+    with pytest.raises(BadSetting, match="window"):
+        load_pairs(folder, windows=0)
+    with pytest.raises(BadSetting, match="teacher"):
+        load_pairs(folder, tags=True)
+
+
+def test_headings_stand_beside_their_photos(folder):
+    pairs = load_pairs(folder)
+    first = pairs.positions[:, 1] == 3.5
+    assert pairs.heading.dtype == np.float32
+    assert (pairs.heading[first] == 90).all()
+    assert np.isnan(pairs.heading[~first]).all()
+    table = pd.read_parquet(folder / "pairs.parquet")
+    table.drop(columns="heading_deg").to_parquet(folder / "pairs.parquet")
+    assert np.isnan(load_pairs(folder).heading).all()
+
+
+def test_centres_are_the_middles_of_the_footprints(folder):
+    pairs = load_pairs(folder)
+    bounds = np.radians(pairs.table.geometry.bounds.to_numpy())
+    lon, lat = bounds[:, [0, 2]].mean(axis=1), bounds[:, [1, 3]].mean(axis=1)
+    expected = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+    assert pairs.centres == pytest.approx(expected, abs=1e-8)
+    some = pairs.select(np.array([7, 3]))
+    assert (some.centres == pairs.centres[[7, 3]]).all()
 
 
 # --- streams ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geograft.evaluate.run import evaluate_card as evaluate_card
-    from geograft.models.checkpoints import load_model
+    from geograft.models.loading import load as load
     from geograft.models.teacher import load_teacher as load_teacher
     from geograft.pairs.plan import make_pairs as make_pairs
     from geograft.raster import open_scene as open_scene
@@ -30,15 +30,13 @@ if TYPE_CHECKING:
     from geograft.training.trainer import train as train
     from geograft.world.region import make_region as make_region
 
-    load = load_model
-
 __version__ = "0.1.0"
 
 _HOMES = {
     "classify": ("geograft.tasks.classify", "classify"),
     "embed": ("geograft.tasks.embed", "embed"),
     "evaluate_card": ("geograft.evaluate.run", "evaluate_card"),
-    "load": ("geograft.models.checkpoints", "load_model"),
+    "load": ("geograft.models.loading", "load"),
     "load_teacher": ("geograft.models.teacher", "load_teacher"),
     "make_pairs": ("geograft.pairs.plan", "make_pairs"),
     "make_region": ("geograft.world.region", "make_region"),

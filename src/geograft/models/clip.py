@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
+from transformers import CLIPModel
 
-from geograft.errors import NoPhotoEncoder, NoTextEncoder
-from geograft.models.folders import ClipParts, find_folder, read_model, read_parts, read_vision_tower
+from geograft.errors import CheckpointMismatch, NoPhotoEncoder, NoTextEncoder
+from geograft.models.folders import ClipParts, find_folder, quiet, read_model, read_parts, read_vision_tower
+from geograft.models.foreign.result import Foreign
 from geograft.models.numerics import inference, to_unit, weights_digest
-from geograft.models.preprocess import NaflexPreprocess
+from geograft.models.preprocess import NaflexPreprocess, clip_preprocess
 from geograft.models.teacher import Teacher
+from geograft.models.tokeniser import clip_tokenizer
 
-__all__ = ["ClipParts", "ClipTeacher", "find_folder", "read_model", "read_vision_tower"]
+__all__ = ["ClipParts", "ClipTeacher", "clip_of_foreign", "find_folder", "read_model", "read_vision_tower"]
 
 
 class ClipTeacher(Teacher):
@@ -138,3 +141,29 @@ class ClipTeacher(Teacher):
         batch = self.tokenizer(cleaned, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         ids: Tensor = batch["input_ids"].to(self.model.device)
         return ids
+
+
+def clip_of_foreign(foreign: Foreign, *, name: str) -> ClipTeacher:
+    """The teacher of a whole CLIP that came in another project's layout (open_clip's, OpenAI's).
+
+    Such files carry no tokeniser and mean CLIP's own; preprocessing is CLIP's where they say no other.
+
+    Raises:
+        CheckpointMismatch: it is no whole CLIP, or reads another vocabulary than CLIP's.
+    """
+    config = foreign.config
+    if foreign.level is not None:
+        raise CheckpointMismatch(
+            f"{name} is a satellite encoder without text, no teacher: load it by geograft.load, or name the CLIP."
+        )
+    if config.text_config.vocab_size != len(clip_tokenizer()):
+        raise CheckpointMismatch(
+            f"{name} reads {config.text_config.vocab_size} tokens, CLIP's tokeniser has {len(clip_tokenizer())}: "
+            "bring it as a folder in transformers' format with its own tokeniser."
+        )
+    with quiet():
+        model = CLIPModel.from_pretrained(
+            None, config=config, state_dict=foreign.weights, dtype=torch.float32, attn_implementation="sdpa"
+        )
+    preprocess = clip_preprocess(config.vision_config.image_size, foreign.notes.get("preprocess"), source=name)
+    return ClipTeacher(ClipParts(model, clip_tokenizer(), preprocess), name=name)

@@ -44,6 +44,7 @@ _TYPES: dict[str, Any] = {
 _CLASSES = {kind.__name__: kind for kind in _TYPES.values()}
 _HUB_NAME = re.compile(r"(?:hf-hub:)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "open_clip*.safetensors", "open_clip*.bin")
 _TOKENISER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model")
 
 
@@ -191,15 +192,15 @@ def _offline_first(what: str, get: Callable[[bool], str | Path]) -> str | Path:
 
 
 def _snapshot(repo: str, revision: str | None, offline: bool) -> Path:
-    """The folder of a hub model's small files and weights, safetensors where it has them."""
+    """The folder of a hub model's small files and weights, transformers' and safetensors where it has them."""
     from huggingface_hub import snapshot_download
 
-    for weights in ("*.safetensors", "pytorch_model*.bin"):
+    for weights in _WEIGHTS:
         patterns = [*_SMALL_FILES, weights]
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=offline))
         if any(folder.glob(weights)):
             return folder
-    raise FileNotFoundError("it has no weights in transformers' format")
+    raise FileNotFoundError("it has no weights in transformers' or open_clip's format")
 
 
 # --- weights ----------------------------------------------------------------------------------------------

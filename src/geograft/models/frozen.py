@@ -5,6 +5,7 @@ Any encoder of photos can teach; without text the satellite encoder then answers
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class FrozenTeacher(Teacher):
-    """An image encoder of an `.onnx` or TorchScript file.
+    """An image encoder of an ONNX or TorchScript file; the content tells which, a TorchScript being a zip archive.
 
     The specification says what the encoder expects (see `PhotoPreprocess`) and, where the encoder has several
     outputs, which one holds the vectors (N, D): `output: 0` by position, or by name for ONNX.
@@ -52,9 +53,8 @@ class FrozenTeacher(Teacher):
         if strangers := set(self._options) - {"output"}:
             raise CheckpointMismatch(f"{self.path.with_name(SPEC)} has an unknown entry {min(strangers)!r}.")
         output = self._options.get("output", 0)
-        self._run, fixed = (
-            _open_onnx(self.path, output) if self.path.suffix == ".onnx" else _open_script(self.path, output)
-        )
+        script = zipfile.is_zipfile(self.path) or self.path.suffix.lower() != ".onnx"
+        self._run, fixed = _open_script(self.path, output) if script else _open_onnx(self.path, output)
         self.batch, self._fixed = fixed or batch, fixed is not None
 
     @cached_property

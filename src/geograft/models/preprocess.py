@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,9 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Of the photos that CLIP was trained on, red, green, blue."""
+
 _FILTER_NAMES = {int(value): name for name, value in _FILTERS.items()}
 
 
@@ -282,16 +285,35 @@ def read_spec(path: Path) -> tuple[PhotoPreprocess, dict[str, Any]]:
         )
     try:
         entries = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        names = {field.name for field in dataclasses.fields(PhotoPreprocess)}
-        known = {key: _plain(value) for key, value in entries.items() if key in names}
-        if isinstance(known.get("size"), int):
-            known["size"] = (known["size"], known["size"])
-        spec = PhotoPreprocess(**known)
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise CheckpointMismatch(f"{path} is not a preprocessing specification ({error}).") from error
-    return spec, {key: value for key, value in entries.items() if key not in names}
+    names = {field.name for field in dataclasses.fields(PhotoPreprocess)}
+    known = {key: value for key, value in entries.items() if key in names}
+    return spec_of(known, source=str(path)), {key: value for key, value in entries.items() if key not in names}
 
 
-def _plain(value: Any) -> Any:
-    """Lists of YAML as tuples, other values as they are."""
-    return tuple(value) if isinstance(value, list) else value
+def spec_of(entries: Mapping[str, Any], *, source: str) -> PhotoPreprocess:
+    """The preprocessing of plain values, as a `preprocess.yaml` has them.
+
+    Raises:
+        CheckpointMismatch: they cannot be followed; the sentence calls them by `source`.
+    """
+    known = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
+    if isinstance(known.get("size"), int):
+        known["size"] = (known["size"], known["size"])
+    try:
+        return PhotoPreprocess(**known)
+    except (TypeError, ValueError) as error:
+        raise CheckpointMismatch(f"{source} is not a preprocessing specification ({error}).") from error
+
+
+def clip_preprocess(size: int, said: Mapping[str, Any] | None = None, *, source: str = "CLIP") -> PhotoPreprocess:
+    """CLIP's own preprocessing at an image size, but for what a checkpoint says of its own.
+
+    Args:
+        size: rows and columns of the input, px.
+        said: entries as a `preprocess.yaml` has them, or None.
+        source: what an error calls them.
+    """
+    spec = spec_of({"size": size, "mean": CLIP_MEAN, "std": CLIP_STD} | dict(said or {}), source=source)
+    return dataclasses.replace(spec, edge=min(spec.size)) if spec.resize == "crop" and spec.edge is None else spec

@@ -14,7 +14,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from geograft.errors import BadSetting, CheckpointMismatch, ModelMismatch
 from geograft.models.clip import ClipTeacher
 from geograft.models.model import Model
-from geograft.models.preprocess import NaflexPreprocess
+from geograft.models.preprocess import NaflexPreprocess, PhotoPreprocess
 from geograft.models.satellite import LEVELS, EncoderSettings, Level, SatelliteEncoder, load_strictly
 from geograft.sensors import Sensor, get_sensor
 
@@ -47,15 +47,20 @@ def rgb_model(
     own = encoder.settings.image_size
     if chip_size not in {None, own}:
         raise ModelMismatch(f"{teacher.name} takes chips of {own} px, not of {chip_size} px.")
-    return Model({"image": encoder}, sensor=_sensor(teacher, gsd), teacher=teacher, name=name or teacher.name)
+    return Model(
+        {"image": encoder}, sensor=rgb_sensor(teacher.preprocess, gsd), teacher=teacher, name=name or teacher.name
+    )
 
 
-def _sensor(teacher: ClipTeacher, gsd: float | None) -> Sensor:
-    """The sensor `rgb` as a CLIP's preprocessing sees it."""
-    preprocess, sensor = teacher.preprocess, get_sensor("rgb")
-    assert preprocess is not None
+def rgb_sensor(preprocess: PhotoPreprocess | NaflexPreprocess, gsd: float | None = None) -> Sensor:
+    """The sensor `rgb` as a CLIP's preprocessing sees it: its mean and std, at a ground sample distance.
+
+    Raises:
+        CheckpointMismatch: it reads the bands in another order.
+    """
+    sensor = get_sensor("rgb")
     if getattr(preprocess, "channels", "rgb") != "rgb":
-        raise CheckpointMismatch(f"{teacher.name} reads blue before red, which no satellite model here does.")
+        raise CheckpointMismatch("This preprocessing reads blue before red, which no satellite model here does.")
     return dataclasses.replace(
         sensor,
         gsd=float(gsd if gsd is not None else sensor.gsd),

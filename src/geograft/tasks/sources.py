@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from geograft.errors import EmptyTable, GeograftError, MissingInput
-from geograft.models.checkpoints import load_model
+from geograft.models.loading import load
 from geograft.models.model import Model
 from geograft.raster import Scene, open_scene
 from geograft.sources.scenes import scene_of
@@ -22,8 +22,8 @@ RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2"})
 
 
 def resolve_model(model: Model | str | Path) -> Model:
-    """A model as it is, or loaded from a folder or by name."""
-    return model if isinstance(model, Model) else load_model(model)
+    """A model as it is, or loaded from whatever `geograft.load` takes."""
+    return model if isinstance(model, Model) else load(model)
 
 
 def resolve_scene(scene: Scene | str | Path, sensor: str | None = None) -> Scene:

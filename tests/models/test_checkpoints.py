@@ -1,5 +1,10 @@
 import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,11 @@ from safetensors.torch import load_file, save_file
 from geograft.errors import CheckpointMismatch, DiskFull, UnknownModel
 from geograft.models import checkpoints
 from geograft.models.checkpoints import SHIPPED, load_model, save_model
-from geograft.models.model import Origin
+from geograft.models.model import Model, Origin
+from geograft.models.rgb import SiglipEncoder, SiglipSettings
+from geograft.models.satellite import SatelliteEncoder
+
+FILES = ("README.md", "config.json", "model.safetensors", "stac-mlm.json")
 
 
 @pytest.fixture
@@ -52,7 +61,7 @@ def test_a_model_is_loaded_with_a_teacher_at_hand(saved, teacher):
 
 def test_saving_again_gives_the_same_bytes(saved, tmp_path):
     again = save_model(load_model(saved), tmp_path / "again")
-    for name in ("config.json", "model.safetensors", "README.md"):
+    for name in FILES:
         assert (again / name).read_bytes() == (saved / name).read_bytes()
 
 
@@ -167,7 +176,7 @@ def test_a_full_disk_leaves_the_older_model_whole(make_model, saved, monkeypatch
     with pytest.raises(DiskFull):
         save_model(make_model(seed=5), saved)
     assert load_model(saved).fingerprint == older
-    assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == sorted(FILES)
 
 
 def test_a_newer_model_replaces_the_older_one(make_model, saved):
@@ -190,3 +199,146 @@ def test_a_shipped_name_is_a_folder_of_the_package(saved, tmp_path, monkeypatch)
         (tmp_path / "assets" / "models").mkdir(parents=True, exist_ok=True)
         (tmp_path / "assets" / "models" / folder).symlink_to(saved)
     assert {load_model(name).fingerprint for name in SHIPPED} == {load_model(saved).fingerprint}
+
+
+# --- joint encoders, other kinds, no teacher ---------------------------------------------------------------
+
+
+def test_a_joint_encoder_is_stored_once_and_comes_back_as_one(make_encoder, small_sensor, teacher, chips, tmp_path):
+    encoder = make_encoder()
+    model = Model({"image": encoder, "pixel": encoder}, sensor=small_sensor, teacher=teacher)
+    folder = save_model(model, tmp_path / "joint")
+    after = load_model(folder)
+    assert after.encoders["image"] is after.encoders["pixel"]
+    assert after.fingerprint == model.fingerprint
+    assert json.loads((folder / "config.json").read_text())["joint"] is True
+    assert (after.dense(chips) * model.dense(chips)).sum(axis=1).min() > 0.999
+    assert {key.split(".")[0] for key in load_file(folder / "model.safetensors")} == {"joint"}
+
+
+def test_folders_of_before_joint_encoders_load_as_they_did(saved, make_model):
+    edit(saved, lambda c: [c.pop("joint"), c.pop("licence")])
+    after = load_model(saved)
+    assert after.fingerprint == make_model().fingerprint
+    assert after.origin.licence == ""
+
+
+@pytest.mark.parametrize(("name", "fingerprint"), [("mini", "4271aa331955ac9c"), ("mini-10m", "c24ca5266b560568")])
+def test_the_shipped_models_keep_their_fingerprints(name, fingerprint):
+    assert load_model(name).fingerprint == fingerprint
+
+
+def test_a_siglip_tower_is_saved_and_comes_back(small_sensor, teacher, chips, tmp_path):
+    torch.manual_seed(0)
+    shape = {"image_size": 16, "patch_size": 8, "width": 16, "depth": 1, "heads": 2, "hidden": 20}
+    encoder = SiglipEncoder(SiglipSettings(bands=small_sensor.bands, **shape)).eval()
+    model = Model({"image": encoder}, sensor=small_sensor, teacher=teacher)
+    after = load_model(save_model(model, tmp_path / "siglip"))
+    assert isinstance(after.encoders["image"], SiglipEncoder)
+    assert after.fingerprint == model.fingerprint
+    assert (after.embed_chips(chips) * model.embed_chips(chips)).sum(axis=1).min() > 0.999
+
+
+def test_an_encoder_of_a_kind_without_a_folder_is_not_saved(make_encoder, small_sensor, teacher, tmp_path):
+    class Own(SatelliteEncoder):
+        """An architecture of the user's."""
+
+    model = Model({"image": Own(make_encoder().settings)}, sensor=small_sensor, teacher=teacher)
+    with pytest.raises(CheckpointMismatch, match="type Own"):
+        save_model(model, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_kind_of_a_later_version_is_named(saved):
+    edit(saved, lambda c: c["levels"]["pixel"].update(kind="later"))
+    with pytest.raises(CheckpointMismatch, match="kind 'later' are unknown to this version"):
+        load_model(saved)
+
+
+def test_a_model_without_a_teacher_stays_one(make_encoder, small_sensor, chips, tmp_path):
+    model = Model({"image": make_encoder()}, sensor=small_sensor, teacher=None)
+    after = load_model(save_model(model, tmp_path / "mute"))
+    assert not after.has_teacher
+    assert after.fingerprint == model.fingerprint
+
+
+def test_the_licence_travels_with_the_folder(make_model, tmp_path):
+    folder = save_model(make_model(origin=Origin(licence="cc-by-4.0")), tmp_path / "model")
+    assert load_model(folder).origin.licence == "cc-by-4.0"
+
+
+# --- saves that end early ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("renamed", range(5))
+def test_a_save_that_is_killed_leaves_the_older_or_the_newer_model(make_model, saved, monkeypatch, renamed):
+    """Killed before any file has its final name, after one of them has, after two ..."""
+    older, newer = load_model(saved).fingerprint, make_model(seed=5)
+    monkeypatch.setattr(checkpoints, "atomic", dying_after(renamed))
+    with pytest.raises(Killed):
+        save_model(newer, saved)
+    monkeypatch.undo()
+    assert load_model(saved).fingerprint == (newer.fingerprint if renamed else older)
+    save_model(make_model(seed=6), saved)
+    assert load_model(saved).fingerprint == make_model(seed=6).fingerprint
+    assert sorted(path.name for path in saved.iterdir()) == sorted(FILES)
+
+
+class Killed(BaseException):
+    """What ends a process at once."""
+
+
+def dying_after(renames):
+    """`atomic` in a process that is killed after so many files have got their final name; nothing is tidied up."""
+    done = 0
+
+    @contextmanager
+    def atomic(path):
+        nonlocal done
+        temporary = path.with_name(f".{path.stem}.0000.part{path.suffix}")
+        yield temporary
+        if done == renames:
+            raise Killed
+        temporary.replace(path)
+        done += 1
+        if done == 4 == renames:
+            raise Killed
+
+    return atomic
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from geograft.errors import DiskFull
+from geograft.models.checkpoints import load_model, save_model
+folder = Path(sys.argv[1])
+model = load_model("mini-10m")
+save_model(model, folder)
+model.name = "newer"
+with torch.no_grad():
+    model.encoders["pixel"].projector[1].weight.mul_(2)
+(folder.parent / "ballast").write_bytes(bytes(int(sys.argv[2])))
+try:
+    save_model(model, folder)
+except DiskFull as error:
+    print("full", load_model(folder).fingerprint, sorted(path.name for path in folder.iterdir()))
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs a disk of its own")
+def test_a_disk_that_is_really_full_leaves_the_older_model_whole(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    inside = f'mount -t tmpfs -o size=8m tmpfs "{disk}" && exec "{sys.executable}" -c "$SCRIPT" "{disk}/model" 1500000'
+    ran = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", inside],
+        check=False,
+        env={**os.environ, "SCRIPT": SCRIPT},
+        capture_output=True,
+        text=True,
+    )
+    if "unshare" in ran.stderr or "mount" in ran.stderr:
+        pytest.skip("this system lends no disk to tests")
+    assert ran.stdout.strip() == f"full c24ca5266b560568 {sorted(FILES)}", ran.stderr

@@ -3,11 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from geograft.errors import BadQuery, ModelMismatch, SensorMismatch
+from geograft.errors import BadQuery, ModelMismatch, NoTextEncoder, SensorMismatch, UnknownModel
 from geograft.models import model as module
 from geograft.models import numerics
 from geograft.models.model import Model
+from geograft.sensors import get_sensor
 
 
 @pytest.fixture
@@ -183,3 +185,120 @@ def test_a_model_shows_what_it_is(make_model):
     shown = repr(make_model())
     for fact in ("'small'", "image, pixel", "green, red, nir at 2 m", "16 px in patches of 4 px", "named (0123"):
         assert fact in shown
+
+
+# --- one encoder for both levels, none for text, encoders of other kinds -----------------------------------
+
+
+def test_a_joint_encoder_answers_at_both_levels_and_is_stored_once(make_encoder, small_sensor, teacher, chips):
+    encoder = make_encoder()
+    joint = Model({"image": encoder, "pixel": encoder}, sensor=small_sensor, teacher=teacher)
+    apart = Model({"image": encoder, "pixel": make_encoder()}, sensor=small_sensor, teacher=teacher)
+    assert joint.joint
+    assert not apart.joint
+    np.testing.assert_array_equal(joint.embed_chips(chips), apart.embed_chips(chips))
+    np.testing.assert_array_equal(joint.dense(chips), apart.dense(chips))
+    assert {key.split(".")[0] for key in joint.weights()} == {"joint"}
+    assert len(apart.weights()) == 2 * len(joint.weights())
+    assert joint.fingerprint != apart.fingerprint
+    assert "image, pixel by one encoder" in repr(joint)
+
+
+def test_a_model_without_a_teacher_embeds_chips_and_says_that_it_knows_no_words(make_encoder, small_sensor, chips):
+    model = Model({"image": make_encoder()}, sensor=small_sensor, teacher=None, name="mute")
+    assert not model.has_teacher
+    assert model.embed_chips(chips).shape == (7, 16)
+    with pytest.raises(NoTextEncoder, match="mute has no teacher"):
+        model.encode_text(["lake"])
+    assert "teacher  none" in repr(model)
+
+
+def test_a_teacher_that_is_not_found_is_asked_for_by_its_fingerprint(make_model):
+    model = make_model(teacher=("/gone/away", "0123456789abcdef"))
+    with pytest.raises(UnknownModel, match="0123456789abcdef by hand"):
+        model.encode_text(["lake"])
+
+
+def test_any_encoder_with_a_shape_and_two_readings_makes_a_model(small_sensor, teacher, chips):
+    class Shape:
+        bands, dim, image_size, patch_size, grid = small_sensor.bands, 16, 16, 8, 2
+
+        def to_dict(self):
+            return {"bands": list(self.bands)}
+
+    class Means(nn.Module):
+        """The mean of each band, eight times over; no weights at all."""
+
+        settings = Shape()
+
+        def embed(self, chips):
+            return nn.functional.normalize(chips.mean(dim=(2, 3)).repeat(1, 6)[:, :16], dim=1)
+
+        def tokens(self, chips, *, level="pixel"):  # noqa: ARG002
+            return nn.functional.normalize(nn.functional.avg_pool2d(chips, 8).repeat(1, 6, 1, 1)[:, :16], dim=1)
+
+    model = Model({"image": Means(), "pixel": Means()}, sensor=small_sensor, teacher=teacher)
+    assert model.embed_chips(chips).shape == (7, 16)
+    assert model.dense(chips).shape == (7, 16, 2, 2)
+    assert "encoder  Means" in repr(model)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def picture_model(make_encoder, teacher):
+    """A model of the sensor `rgb` with the mean and std of a CLIP."""
+    sensor = dataclasses.replace(get_sensor("rgb"), mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
+    encoder = make_encoder(bands=sensor.bands)
+    return Model({"image": encoder}, sensor=sensor, teacher=teacher)
+
+
+def test_a_model_of_pictures_sees_any_sensor_by_that_sensors_own_stretch(picture_model):
+    satellite = dataclasses.replace(get_sensor("sentinel-2-l2a"), nodata=None)
+    pixels = np.random.default_rng(3).integers(900, 4000, (5, len(satellite.bands), 16, 16)).astype(np.uint16)
+    found = picture_model.prepare(pixels, satellite)
+    for chip, values in zip(pixels, found, strict=True):
+        picture = satellite.rgb(chip).astype(np.float64).transpose(2, 0, 1) / 255
+        mean, std = (np.array(part)[:, None, None] for part in (picture_model.sensor.mean, picture_model.sensor.std))
+        np.testing.assert_allclose(values, (picture - mean) / std, atol=1e-5)
+    assert picture_model.embed_chips(pixels, sensor=satellite).shape == (5, 16)
+
+
+def test_a_model_of_pictures_takes_pixels_without_data_for_the_mean(picture_model):
+    satellite = get_sensor("sentinel-2-l2a")
+    pixels = np.full((2, len(satellite.bands), 16, 16), 1500, np.uint16)
+    pixels[0, :, :4] = satellite.nodata
+    found = picture_model.prepare(pixels, satellite)
+    assert (found[0, :, :4] == 0).all()
+    assert (found[0, :, 4:] != 0).all()
+    assert (found[1] != 0).all()
+
+
+def test_a_model_of_pictures_takes_pictures_as_they_are(picture_model):
+    plain = get_sensor("rgb")
+    pixels = np.random.default_rng(4).integers(0, 256, (3, 3, 16, 16)).astype(np.uint8)
+    np.testing.assert_allclose(picture_model.prepare(pixels, plain), picture_model.prepare(pixels), atol=1e-6)
+    drone = get_sensor("rgb-drone")
+    np.testing.assert_allclose(picture_model.prepare(pixels, drone), picture_model.prepare(pixels), atol=1e-6)
+
+
+# --- backends ---------------------------------------------------------------------------------------------
+
+
+def test_the_backend_is_torch_until_another_is_asked_for(make_model, chips, exact):
+    model = make_model()
+    before = model.embed_chips(chips)
+    assert model.backend == "torch"
+    assert model.use_backend("torch-bf16") == model.backend == "torch-bf16"
+    assert not np.array_equal(model.embed_chips(chips), before)
+    assert model.use_backend("torch-fp32") == "torch-fp32"
+    np.testing.assert_array_equal(model.embed_chips(chips), before)
+
+
+def test_torch_sees_weights_that_changed(make_model, chips):
+    model = make_model()
+    before = model.embed_chips(chips)
+    with torch.no_grad():
+        model.encoders["image"].satellite_image_backbone.visual_projection.weight.normal_()
+    assert not np.allclose(model.embed_chips(chips), before, atol=1e-2)

@@ -26,6 +26,7 @@ from geograft.models.inference.eager import Backend, TorchBackend, device_of
 from geograft.models.inference.graphs import (
     EMBEDDING,
     INPUT,
+    check_shape,
     installed,
     plan_graphs,
     require,
@@ -36,7 +37,7 @@ from geograft.models.inference.graphs import (
 from geograft.models.inference.parity import PROBES, measure_parity, probe_chips
 from geograft.models.inference.quantise import check_calibration, quantise_onnx, quantise_openvino
 from geograft.models.numerics import has_bfloat16, to_unit
-from geograft.models.satellite import Encoder, Level
+from geograft.models.satellite import Encoder, EncoderShape, Level
 
 if TYPE_CHECKING:
     from geograft.models.model import Model
@@ -136,9 +137,9 @@ def _open(encoders: Mapping[Level, Encoder], name: str, chips: NDArray[np.float3
     library, _, kind = name.partition("-")
     if library == "torch":
         return TorchBackend(encoders, bf16={"": None, "fp32": False, "bf16": True}[kind])
-    if library == "openvino":
-        return GraphBackend(name, _openvino_runners(encoders, chips, int8=kind == "int8"))
-    return GraphBackend(name, _onnx_runners(encoders, chips, int8=kind == "int8"))
+    make = _openvino_runners if library == "openvino" else _onnx_runners
+    shape = next(iter(encoders.values())).settings
+    return GraphBackend(name, make(encoders, chips, int8=kind == "int8"), shape)
 
 
 def _openvino_runners(
@@ -183,11 +184,16 @@ class GraphBackend:
     Args:
         name: what the backend is called.
         runners: graph name ("image", "pixel", "joint") to graph.
+        shape: what chips the graphs take.
+
+    Raises:
+        ModelMismatch: from `embed` and `tokens`, where chips have other bands or another size.
     """
 
-    def __init__(self, name: str, runners: Mapping[str, Runner]) -> None:
+    def __init__(self, name: str, runners: Mapping[str, Runner], shape: EncoderShape) -> None:
         self.name = name
         self.runners = runners
+        self.shape = shape
 
     def embed(self, chips: NDArray[np.float32]) -> NDArray[np.float32]:
         """One unit vector a chip, (N, D)."""
@@ -199,6 +205,7 @@ class GraphBackend:
 
     def _run(self, level: Level, output: str, chips: NDArray[np.float32]) -> NDArray[np.float32]:
         """An output of a level's graph, a few chips at a time."""
+        check_shape(self.shape, chips.shape)
         runner = self.runners["joint"] if "joint" in self.runners else self.runners[level]
         step = max(1, _PIXELS // chips.shape[-1] ** 2)
         parts = [runner.run(output, chips[start : start + step]) for start in range(0, len(chips), step)]

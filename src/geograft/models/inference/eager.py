@@ -43,7 +43,7 @@ class TorchBackend:
 
     @property
     def name(self) -> str:
-        """ "torch", "torch-fp32" or "torch-bf16"."""
+        """One of "torch", "torch-fp32", "torch-bf16"."""
         return _NAMES[self.bf16]
 
     def embed(self, chips: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Encoders as graphs that other libraries run: which there are, what they give, and how they are traced.
 
-A model becomes one graph an encoder: `image` and `pixel`, or `joint` where one encoder serves both levels. A graph takes
-`chips`, normalised pixels (N, C, S, S) of any N, and has the outputs that the model can be asked for; a runtime computes
-only the one that it is asked for.
+A model becomes one graph an encoder: `image` and `pixel`, or `joint` where one encoder serves both levels. A graph
+takes `chips`, normalised pixels (N, C, S, S) of any N, and has the outputs that the model can be asked for; a runtime
+computes only the one that it is asked for.
 """
 
 import logging
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geograft.errors import ExportFailed, MissingExtra
+from geograft.errors import ExportFailed, MissingExtra, ModelMismatch
 from geograft.models.inference.class_token import embed_class_token
-from geograft.models.satellite import Encoder, Level
+from geograft.models.satellite import Encoder, EncoderShape, Level
 
 INPUT = "chips"
 """The name of every graph's input."""
@@ -152,6 +152,20 @@ def _muted() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(level)
+
+
+def check_shape(settings: EncoderShape, shape: tuple[int, ...]) -> None:
+    """Refuse chips of other bands or another size than an encoder takes.
+
+    Raises:
+        ModelMismatch: they are.
+    """
+    expected = (len(settings.bands), settings.image_size, settings.image_size)
+    if shape[1:] != expected:
+        raise ModelMismatch(
+            f"The encoder takes chips of the shape (N, {', '.join(map(str, expected))}) with the bands "
+            f"{', '.join(settings.bands)}, but got {shape}."
+        )
 
 
 # --- libraries --------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Graphs in int8: weights and activations of the matrix products as 8-bit whole numbers.
 
 Ranges of activations are measured on chips (calibration), so the chips should be of the kind that will be embedded.
-OpenVINO's graphs are quantised by NNCF for transformers: SmoothQuant moves the outliers of activations into the weights
-(Xiao et al., ICML 2023), normalisation and softmax stay in floating point. ONNX graphs are quantised by onnxruntime: with
-chips as in OpenVINO's way (static), without them by each batch's own range (dynamic).
+OpenVINO's graphs are quantised by NNCF for transformers: SmoothQuant moves the outliers of activations into the
+weights (Xiao et al., ICML 2023), normalisation and softmax stay in floating point. ONNX graphs are quantised by
+onnxruntime: with chips by the ranges that they have (static), without them by each batch's own range (dynamic).
 """
 
 import logging

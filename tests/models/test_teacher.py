@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from geograft.errors import NoTextEncoder, UnknownModel
 from geograft.models import teacher as module
+from geograft.models.frozen import FrozenTeacher
 from geograft.models.teacher import Teacher, load_teacher
 
 
@@ -59,3 +61,19 @@ def test_an_unknown_name_is_an_unknown_model(name, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UnknownModel):
         load_teacher(name)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", ["encoder.model", "encoder.onnx", "encoder.pt"])
+def test_an_exported_encoder_is_known_by_its_content_not_its_suffix(tmp_path, name):
+    encoder = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.jit.trace(encoder, torch.zeros(1, 3, 8, 8)).save(str(tmp_path / name))
+    (tmp_path / "preprocess.yaml").write_text("size: 8\nresize: squash\n")
+    teacher = load_teacher(tmp_path / name)
+    assert isinstance(teacher, FrozenTeacher)
+    assert teacher.encode_photos([Image.new("RGB", (9, 9), "red")]).argmax() == 0
+
+
+def test_a_satellite_model_is_no_teacher():
+    with pytest.raises(UnknownModel, match=r"is a satellite model: geograft\.load"):
+        load_teacher("mini-1m")

@@ -24,6 +24,8 @@ from geograft.models.teacher import Teacher
 SPEC = "preprocess.yaml"
 """Name of the specification that lies beside an exported encoder."""
 
+_SCRIPT_SUFFIXES = frozenset({".pt", ".pth", ".torchscript"})
+
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
@@ -53,7 +55,7 @@ class FrozenTeacher(Teacher):
         if strangers := set(self._options) - {"output"}:
             raise CheckpointMismatch(f"{self.path.with_name(SPEC)} has an unknown entry {min(strangers)!r}.")
         output = self._options.get("output", 0)
-        script = zipfile.is_zipfile(self.path) or self.path.suffix.lower() != ".onnx"
+        script = zipfile.is_zipfile(self.path) or self.path.suffix.lower() in _SCRIPT_SUFFIXES
         self._run, fixed = _open_script(self.path, output) if script else _open_onnx(self.path, output)
         self.batch, self._fixed = fixed or batch, fixed is not None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from geograft.errors import BadSetting, CheckpointMismatch, ModelMismatch, UnknownModel, UnknownSensor
-from geograft.models.checkpoints import CONFIG, SHIPPED, WEIGHTS, load_model
+from geograft.models.checkpoints import CONFIG, SHIPPED, load_model
 from geograft.models.clip import ClipTeacher, clip_of_foreign
 from geograft.models.folders import find_file, find_folder, is_hub_name
 from geograft.models.foreign import read_foreign, sniff
@@ -148,12 +148,7 @@ def _of_path(path: Path, wishes: _Wishes, *, name: str, teacher: str) -> Model:
 
 
 def _of_folder(path: Path, wishes: _Wishes, *, name: str, teacher: str) -> Model:
-    """The model of a folder: one of ours, an export of one, or transformers'."""
-    if not (path / WEIGHTS).is_file() and (any(path.glob("*.onnx")) or any(path.glob("*.xml"))):
-        from geograft.models.inference import load_exported
-
-        wishes.refuse(f"{name} is an exported model", "sensor", "gsd", "architecture", "activation", "chip_size")
-        return _with_text(load_exported(path), wishes)
+    """The model of a folder: ours, or a CLIP or SigLIP in transformers' format."""
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -167,7 +162,7 @@ def _of_folder(path: Path, wishes: _Wishes, *, name: str, teacher: str) -> Model
 
 
 def _own_folder(source: str | Path, wishes: _Wishes) -> Model:
-    """A model folder of this package."""
+    """A model folder of this package, or an export of one."""
     wishes.refuse(
         f"The model {source} knows what it was trained on",
         "pixel", "sensor", "gsd", "architecture", "activation", "chip_size",

@@ -22,8 +22,8 @@ def make_multi(*, seed=0, awake=True, sensors=(FINE, COARSE), **changes):
     encoder = MultiEncoder(MultiSettings(sensors=sensors, **{**SHAPE, **changes})).eval()
     if awake:
         with torch.no_grad():
-            encoder.positions.metric.weight.normal_(std=0.3)
-            encoder.positions.scale[2].weight.normal_(std=0.3)
+            encoder.embeddings.positions.metric.weight.normal_(std=0.3)
+            encoder.embeddings.positions.scale[2].weight.normal_(std=0.3)
     return encoder
 
 
@@ -62,6 +62,21 @@ def test_a_baked_encoder_is_a_copy():
         for value in encoder.parameters():
             value.zero_()
     assert torch.equal(plain.embed(chips), before)
+
+
+def test_the_optimiser_knows_what_lies_below_the_transformer():
+    from geograft.training.schedule import freeze_layers, make_optimiser
+
+    encoder = make_multi()
+    decayed = make_optimiser(encoder, lr=1e-3, weight_decay=0.1).param_groups[0]["params"]
+    positions = encoder.embeddings.positions.position_embedding
+    assert not any(value is positions for value in decayed)
+    freeze_layers(encoder, 1)
+    assert not any(value.requires_grad for value in encoder.embeddings.parameters())
+    assert all(
+        value.requires_grad
+        for value in encoder.body.satellite_image_backbone.vision_model.encoder.layers[1].parameters()
+    )
 
 
 def test_another_ground_sample_distance_changes_the_positions_only():
@@ -112,8 +127,8 @@ def test_both_sensors_teach_the_shared_transformer_and_the_scale():
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] / 4
     assert all(value.grad is not None for name, value in encoder.named_parameters() if "projector" not in name)
-    assert encoder.positions.metric.weight.abs().sum() > 0
-    assert encoder.positions.scale[2].weight.abs().sum() > 0
+    assert encoder.embeddings.positions.metric.weight.abs().sum() > 0
+    assert encoder.embeddings.positions.scale[2].weight.abs().sum() > 0
 
 
 def test_autocast_changes_nothing_between_the_whole_and_the_baked():
@@ -201,6 +216,16 @@ def test_a_saved_encoder_goes_on_as_it_was(saved):
         assert encoder.settings == make_multi().settings
 
 
+def test_an_encoder_of_both_levels_is_stored_and_baked_once(tmp_path):
+    encoder = make_multi()
+    folder = save_multi({"image": encoder, "pixel": encoder}, tmp_path / "both")
+    found = load_multi(folder)
+    assert found["image"] is found["pixel"]
+    baked = bake(found, "coarse")
+    assert baked["image"] is baked["pixel"]
+    assert (folder / "model.safetensors").stat().st_size < 5.5 * sum(v.numel() for v in encoder.parameters())
+
+
 def test_a_baked_model_is_a_model_like_any_other(saved, small_sensor, teacher, tmp_path, chips):
     from geograft.models.checkpoints import load_model, save_model
 
@@ -227,8 +252,11 @@ def change_config(folder, **values):
         ({"format": 99}, "format"),
         ({"architecture": "other"}, "several sensors"),
         ({"fingerprint": "0"}, "belong together"),
-        ({"levels": {}}, "unknown level"),
-        ({"levels": {"image": {}, "pixel": {}}}, "several sensors"),
+        ({"levels": ["image"]}, "pixel"),
+        ({"levels": ["image", "object"]}, "no levels"),
+        ({"levels": "pixel"}, "no levels"),
+        ({"encoders": []}, "no levels"),
+        ({"encoders": {"image": {}, "pixel": {}}}, "several sensors"),
     ],
 )
 def test_a_folder_of_something_else_is_refused(saved, change, words):
@@ -249,7 +277,7 @@ def test_damaged_files_are_refused(saved, name, content):
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     encoder = make_multi()
     with torch.no_grad():
-        encoder.class_embedding[0] = float("nan")
+        encoder.embeddings.class_embedding[0] = float("nan")
     with pytest.raises(CheckpointMismatch, match="class_embedding"):
         save_multi({"image": encoder}, tmp_path / "joint")
     assert not (tmp_path / "joint").exists()

@@ -68,10 +68,10 @@ def test_the_class_token_has_no_place_but_a_scale():
     with torch.no_grad():
         positions.metric.weight.normal_()
     plain = positions(stem)
-    assert torch.equal(plain[0], positions.learnt[0])
-    assert not torch.allclose(plain[1:], positions.learnt[1:])
+    assert torch.equal(plain[0], positions.position_embedding[0])
+    assert not torch.allclose(plain[1:], positions.position_embedding[1:])
     with torch.no_grad():
         positions.scale[2].weight.normal_()
-    assert not torch.allclose(positions(stem)[0], positions.learnt[0])
+    assert not torch.allclose(positions(stem)[0], positions.position_embedding[0])
     positions.forget_scale()
-    assert torch.equal(positions(stem), positions.learnt)
+    assert torch.equal(positions(stem), positions.position_embedding)

@@ -7,7 +7,7 @@ that for a given sensor the whole encoder is a plain `SatelliteEncoder`: `MultiE
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,120 +19,33 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geograft.errors import BadSetting, CheckpointMismatch, MixedSensors, ModelMismatch, UnknownModel
+from geograft.errors import CheckpointMismatch, MixedSensors, UnknownModel
+from geograft.models.model import JOINT
 from geograft.models.numerics import weights_digest
-from geograft.models.positions import ScalePositions, resample_positions
+from geograft.models.positions import ScaleEmbeddings
 from geograft.models.satellite import LEVELS, EncoderSettings, Level, SatelliteEncoder, load_strictly
-from geograft.models.stems import SensorStem, borrow_kernels
+from geograft.models.stems import MultiSettings, SensorStem
 from geograft.sensors import Sensor
 from geograft.tables import atomic
 
+__all__ = [
+    "MultiEncoder",
+    "MultiSettings",
+    "SensorStem",
+    "bake",
+    "check_sensors",
+    "load_multi",
+    "save_multi",
+]
+
 FORMAT = 1
-"""Version of the joint folder's layout."""
+"""Version of the folder's layout."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ARCHITECTURE = "geograft-multi-encoder"
 
 _EMBEDDINGS = "satellite_image_backbone.vision_model.embeddings."
 """Where a plain encoder keeps what this one has for each sensor."""
-
-
-# --- settings ---------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class MultiSettings:
-    """The shape of an encoder of several sensors.
-
-    Attributes:
-        sensors: the stems; the learnt positions have the grid of the first one.
-        dim: length of the embeddings, the teacher's.
-        width: length of the tokens inside; a multiple of 4.
-        depth: number of transformer layers.
-        heads: attention heads; divides `width`.
-        expansion: width of the feed-forward layers over `width`.
-        activation: "gelu", or CLIP's "quick_gelu".
-        unit: metres that count as one step of the metric encoding; a patch of the first sensor where 0.
-    """
-
-    sensors: tuple[SensorStem, ...]
-    dim: int
-    width: int
-    depth: int
-    heads: int
-    expansion: int = 4
-    activation: str = "gelu"
-    unit: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse a shape that cannot be built; set the unit."""
-        names = [stem.name for stem in self.sensors]
-        if not names or len(set(names)) < len(names):
-            raise BadSetting(f"An encoder of several sensors needs at least one, each with its own name, not {names}.")
-        if self.width % 4:
-            raise BadSetting(f"A metric encoding needs a width that is a multiple of 4, not {self.width}.")
-        if self.unit < 0:
-            raise BadSetting(f"The unit of the metric encoding must be positive, not {self.unit} m.")
-        if not self.unit:
-            object.__setattr__(self, "unit", float(self.sensors[0].gsd * self.sensors[0].patch_size))
-        for name in names:
-            self.plain(name)
-
-    @classmethod
-    def like(cls, shape: EncoderSettings, sensors: Sequence[SensorStem]) -> "MultiSettings":
-        """An encoder with the transformer of a plain encoder's shape, for these sensors."""
-        return cls(tuple(sensors), shape.dim, shape.width, shape.depth, shape.heads, shape.expansion, shape.activation)
-
-    def stem(self, sensor: str) -> SensorStem:
-        """The stem of a sensor.
-
-        Raises:
-            ModelMismatch: the encoder does not know the sensor.
-        """
-        for stem in self.sensors:
-            if stem.name == sensor:
-                return stem
-        known = ", ".join(stem.name for stem in self.sensors)
-        raise ModelMismatch(f"The encoder knows no sensor {sensor}, only {known}: train it with that sensor too.")
-
-    def plain(self, sensor: str) -> EncoderSettings:
-        """The shape of the plain encoder that a sensor's chips meet.
-
-        Raises:
-            ModelMismatch: the encoder does not know the sensor.
-        """
-        stem = self.stem(sensor)
-        return EncoderSettings(
-            bands=stem.bands,
-            dim=self.dim,
-            image_size=stem.image_size,
-            patch_size=stem.patch_size,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            expansion=self.expansion,
-            activation=self.activation,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as `config.json` holds them."""
-        stems = [{**dataclasses.asdict(stem), "bands": list(stem.bands)} for stem in self.sensors]
-        return {**dataclasses.asdict(self), "sensors": stems}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "MultiSettings":
-        """The settings of `to_dict`'s values.
-
-        Raises:
-            CheckpointMismatch: a setting is missing, unknown or out of range.
-        """
-        try:
-            stems = tuple(SensorStem(**{**stem, "bands": tuple(stem["bands"])}) for stem in values["sensors"])
-            return cls(**{**values, "sensors": stems})
-        except (KeyError, TypeError, BadSetting) as error:
-            raise CheckpointMismatch(
-                f"These are not the settings of an encoder of several sensors ({error})."
-            ) from error
 
 
 # --- encoder ----------------------------------------------------------------------------------------------
@@ -155,16 +68,9 @@ class MultiEncoder(nn.Module):
     def __init__(self, settings: MultiSettings) -> None:
         super().__init__()
         self.settings = settings
-        first = settings.plain(settings.sensors[0].name)
-        self.body = SatelliteEncoder(first)
-        embeddings = self.body.satellite_image_backbone.vision_model.embeddings
+        self.embeddings = ScaleEmbeddings(settings)
+        self.body = SatelliteEncoder(settings.plain(settings.sensors[0].name))
         self.body.satellite_image_backbone.vision_model.embeddings = _Embedded()
-        self.class_embedding = embeddings.class_embedding
-        self.positions = ScalePositions(settings.width, first.grid, settings.unit)
-        self.kernels = nn.ParameterList(
-            torch.empty(settings.width, len(stem.bands), stem.patch_size, stem.patch_size).normal_(std=0.02)
-            for stem in settings.sensors
-        )
 
     def embed(self, chips: Tensor, *, sensor: str) -> Tensor:
         """One unit vector a chip (image level).
@@ -210,14 +116,10 @@ class MultiEncoder(nn.Module):
             stem = dataclasses.replace(stem, gsd=gsd)
         with torch.random.fork_rng(devices=[]):  # the weights that are overwritten take nothing from a training's draw
             plain = SatelliteEncoder(self.settings.plain(sensor))
-        with torch.no_grad():
-            weights = {key: value.detach() for key, value in self.body.state_dict().items()} | {
-                f"{_EMBEDDINGS}class_embedding": self.class_embedding.detach(),
-                f"{_EMBEDDINGS}patch_embedding.weight": self._kernels(sensor).detach(),
-                f"{_EMBEDDINGS}position_embedding.weight": self.positions(stem),
-            }
+        weights = {key: value.detach() for key, value in self.body.state_dict().items()}
+        weights |= {f"{_EMBEDDINGS}{key}": value for key, value in self.embeddings.baked(stem).items()}
         load_strictly(plain, weights, source=f"The encoder at {sensor}")
-        return plain.to(self.class_embedding.device).eval()
+        return plain.to(self.embeddings.class_embedding.device).eval()
 
     def start_from(self, encoder: SatelliteEncoder) -> None:
         """Begin as a plain encoder: GRAFT's of one sensor, or one started from CLIP.
@@ -232,40 +134,18 @@ class MultiEncoder(nn.Module):
         Raises:
             CheckpointMismatch: the encoder is of another architecture.
         """
-        first, theirs = self.settings.plain(self.settings.sensors[0].name), encoder.settings
-        if (own := _transformer(first)) != (other := _transformer(theirs)):
-            raise CheckpointMismatch(f"The encoder to start from has {other}, this one {own}: take the same shape.")
-        embeddings = encoder.satellite_image_backbone.vision_model.embeddings
-        body = {key: value for key, value in encoder.state_dict().items() if not key.startswith(_EMBEDDINGS)}
+        own, theirs = (_transformer(shape) for shape in (self.body.settings, encoder.settings))
+        if own != theirs:
+            raise CheckpointMismatch(f"The encoder to start from has {theirs}, this one {own}: take the same shape.")
+        weights = encoder.state_dict()
+        body = {key: value for key, value in weights.items() if not key.startswith(_EMBEDDINGS)}
         load_strictly(self.body, body, source="The encoder to start from")
-        self.positions.forget_scale()
-        with torch.no_grad():
-            self.class_embedding.copy_(embeddings.class_embedding)
-            self.positions.learnt.copy_(resample_positions(embeddings.position_embedding.weight, first.grid))
-            kernels = embeddings.patch_embedding.weight
-            for stem, mine in zip(self.settings.sensors, self.kernels, strict=True):
-                mine.copy_(borrow_kernels(kernels, theirs.bands, stem.bands, stem.patch_size))
-
-    def _kernels(self, sensor: str) -> Tensor:
-        """The patch embedding of a known sensor, (width, C, patch, patch)."""
-        kernels: Tensor = self.kernels[self.settings.sensors.index(self.settings.stem(sensor))]
-        return kernels
+        embeddings = {key.removeprefix(_EMBEDDINGS): weights[key] for key in weights.keys() - body.keys()}
+        self.embeddings.start_from(embeddings, encoder.settings.bands)
 
     def _run(self, chips: Tensor, sensor: str) -> Any:
         """The backbone's output for chips of a sensor."""
-        stem = self.settings.stem(sensor)
-        expected = (len(stem.bands), stem.image_size, stem.image_size)
-        if tuple(chips.shape[1:]) != expected:
-            raise ModelMismatch(
-                f"The encoder takes chips of {sensor} of the shape (N, {', '.join(map(str, expected))}) with the bands "
-                f"{', '.join(stem.bands)}, but got {tuple(chips.shape)}."
-            )
-        kernels = self._kernels(sensor)
-        patches = functional.conv2d(chips.to(kernels.dtype), kernels, stride=stem.patch_size)
-        tokens = patches.flatten(2).transpose(1, 2)
-        whole = self.class_embedding.expand(len(chips), 1, -1)
-        embedded = torch.cat([whole, tokens], dim=1) + self.positions(stem)
-        return self.body.satellite_image_backbone(pixel_values=embedded)
+        return self.body.satellite_image_backbone(pixel_values=self.embeddings(chips, sensor))
 
 
 def _transformer(shape: EncoderSettings) -> dict[str, Any]:
@@ -302,12 +182,16 @@ def check_sensors(encoder: nn.Module, sensors: Iterable[Sensor]) -> None:
 def bake(
     encoders: Mapping[Level, MultiEncoder], sensor: str, *, gsd: float | None = None
 ) -> dict[Level, SatelliteEncoder]:
-    """The plain encoders of one sensor, level by level, as `Model` takes them; arguments and errors as in `at`."""
-    return {level: encoder.at(sensor, gsd=gsd) for level, encoder in encoders.items()}
+    """The plain encoders of one sensor, level by level, as `Model` takes them; arguments and errors as in `at`.
+
+    An encoder that serves both levels is baked once and serves both.
+    """
+    plain = {id(encoder): encoder.at(sensor, gsd=gsd) for encoder in encoders.values()}
+    return {level: plain[id(encoder)] for level, encoder in encoders.items()}
 
 
 def save_multi(encoders: Mapping[Level, MultiEncoder], folder: str | Path) -> Path:
-    """Write the joint weights of one or both levels in float32, to go on training or to bake from.
+    """Write the weights for all sensors, of one or both levels, in float32, to go on training or to bake from.
 
     A model that is used is baked first (`bake`) and saved with `save_model`.
 
@@ -319,15 +203,21 @@ def save_multi(encoders: Mapping[Level, MultiEncoder], folder: str | Path) -> Pa
         DiskFull: the disk filled up.
     """
     folder = Path(folder)
+    stored = _stored(encoders)
     weights = {
-        f"{level}.{key}": value.detach().to("cpu", torch.float32).contiguous()
-        for level, encoder in encoders.items()
+        f"{name}.{key}": value.detach().to("cpu", torch.float32).contiguous()
+        for name, encoder in stored.items()
         for key, value in encoder.state_dict().items()
     }
     if broken := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise CheckpointMismatch(f"The encoder is not saved: {broken[0]} holds NaN or infinite values.")
-    levels = {level: encoder.settings.to_dict() for level, encoder in encoders.items()}
-    config = {"format": FORMAT, "architecture": ARCHITECTURE, "fingerprint": weights_digest(weights), "levels": levels}
+    config = {
+        "format": FORMAT,
+        "architecture": ARCHITECTURE,
+        "fingerprint": weights_digest(weights),
+        "levels": list(encoders),
+        "encoders": {name: encoder.settings.to_dict() for name, encoder in stored.items()},
+    }
     contents = {WEIGHTS: save_tensors(weights), CONFIG: (json.dumps(config, indent=2) + "\n").encode()}
     with ExitStack() as renames:
         for name, content in contents.items():
@@ -335,8 +225,15 @@ def save_multi(encoders: Mapping[Level, MultiEncoder], folder: str | Path) -> Pa
     return folder
 
 
+def _stored(encoders: Mapping[Level, MultiEncoder]) -> dict[str, MultiEncoder]:
+    """The encoders by the names of their weights: those of the levels, or one that serves both."""
+    if len(encoders) > len({id(encoder) for encoder in encoders.values()}):
+        return {JOINT: next(iter(encoders.values()))}
+    return {str(level): encoder for level, encoder in encoders.items()}
+
+
 def load_multi(folder: str | Path) -> dict[Level, MultiEncoder]:
-    """The encoders of a joint folder, level by level.
+    """The encoders that `save_multi` wrote, level by level.
 
     Raises:
         UnknownModel: there is no such folder.
@@ -350,11 +247,11 @@ def load_multi(folder: str | Path) -> dict[Level, MultiEncoder]:
         raise CheckpointMismatch(f"{folder} holds no encoder of several sensors of the format {FORMAT}.")
     if weights_digest(weights) != config.get("fingerprint"):
         raise CheckpointMismatch(f"The files in {folder} do not belong together: copy the whole folder again.")
-    return _read_levels(config.get("levels", {}), weights, folder)
+    return _read_levels(config, weights, folder)
 
 
 def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and weights of a joint folder."""
+    """Configuration and weights of a folder."""
     try:
         config = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         return config, load_tensors((folder / WEIGHTS).read_bytes())
@@ -362,15 +259,21 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointMismatch(f"{folder} is damaged ({error}): copy the folder again.") from error
 
 
-def _read_levels(levels: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path) -> dict[Level, MultiEncoder]:
+def _read_levels(config: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path) -> dict[Level, MultiEncoder]:
     """The encoders of a configuration with their weights, every key accounted for."""
-    found: dict[Level, MultiEncoder] = {}
-    if strangers := set(levels) - set(LEVELS) | {key.split(".")[0] for key in weights} - set(levels):
-        raise CheckpointMismatch(f"{folder} has the unknown level {min(strangers)}.")
-    for level in LEVELS:
-        if level in levels:
-            found[level] = MultiEncoder(MultiSettings.from_dict(levels[level]))
-            own = {key.removeprefix(f"{level}."): v for key, v in weights.items() if key.startswith(f"{level}.")}
-            load_strictly(found[level], own, source=f"The {level} level of {folder}")
-            found[level].eval()
-    return found
+    levels, encoders = config.get("levels"), config.get("encoders")
+    if not isinstance(levels, list) or not isinstance(encoders, dict) or set(levels) - set(LEVELS):
+        raise CheckpointMismatch(f"{folder / CONFIG} names no levels and encoders: copy the folder again.")
+    names = {level: JOINT if JOINT in encoders else level for level in LEVELS if level in levels}
+    if strangers := {key.split(".")[0] for key in weights} ^ set(names.values()) | set(encoders) ^ set(names.values()):
+        raise CheckpointMismatch(f"{folder} lacks {min(strangers)}, or has it for no level: copy the folder again.")
+    built = {name: _read_encoder(name, values, weights, folder) for name, values in encoders.items()}
+    return {level: built[name] for level, name in names.items()}
+
+
+def _read_encoder(name: str, values: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path) -> MultiEncoder:
+    """One of the encoders of a folder."""
+    encoder = MultiEncoder(MultiSettings.from_dict(values))
+    own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+    load_strictly(encoder, own, source=f"The encoder {name} of {folder}")
+    return encoder.eval()

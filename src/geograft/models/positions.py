@@ -1,12 +1,14 @@
-"""Positional encodings that know how large things are on the ground."""
+"""How chips of several sensors become tokens: a patch embedding each, and positions that know the scale."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geograft.models.stems import SensorStem
+from geograft.errors import ModelMismatch
+from geograft.models.stems import MultiSettings, SensorStem, borrow_kernels
 
 _PERIODS = (16.0, 8.0, 4.0, 2.0)
 """Periods of the features of ground sample distance, in octaves; even the shortest is wide enough to interpolate."""
@@ -79,7 +81,7 @@ class ScalePositions(nn.Module):
     def __init__(self, width: int, grid: int, unit: float) -> None:
         super().__init__()
         self.unit = unit
-        self.learnt = nn.Parameter(torch.empty(1 + grid * grid, width).normal_(std=0.02))
+        self.position_embedding = nn.Parameter(torch.empty(1 + grid * grid, width).normal_(std=0.02))
         self.metric = nn.Linear(width, width, bias=False)
         hidden = nn.Linear(2 * len(_PERIODS), width)
         self.scale = nn.Sequential(hidden, nn.GELU(), nn.Linear(width, width, bias=False))
@@ -92,10 +94,70 @@ class ScalePositions(nn.Module):
 
     def forward(self, stem: SensorStem) -> Tensor:
         """Encodings of the class token and of the patches of a stem's chips, (1 + h * w, width) float32."""
-        device = self.learnt.device
+        device = self.position_embedding.device
         with torch.autocast(device.type, enabled=False):
             step = stem.patch_size * stem.gsd / self.unit
-            waves = metric_encoding(stem.grid, step, self.learnt.shape[1]).to(device)
+            waves = metric_encoding(stem.grid, step, self.position_embedding.shape[1]).to(device)
             place = functional.pad(self.metric(waves), (0, 0, 1, 0))
             scale = self.scale(scale_features(stem.gsd).to(device))
-            return resample_positions(self.learnt, stem.grid) + place + scale
+            return resample_positions(self.position_embedding, stem.grid) + place + scale
+
+
+class ScaleEmbeddings(nn.Module):
+    """Chips of several sensors as tokens: what stands before the shared transformer.
+
+    Args:
+        settings: the encoder's shape.
+    """
+
+    def __init__(self, settings: MultiSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        width = settings.width
+        self.class_embedding = nn.Parameter(torch.empty(width).normal_(std=width**-0.5))
+        self.kernels = nn.ParameterList(
+            torch.empty(width, len(stem.bands), stem.patch_size, stem.patch_size).normal_(std=0.02)
+            for stem in settings.sensors
+        )
+        self.positions = ScalePositions(width, settings.sensors[0].grid, settings.unit)
+
+    def forward(self, chips: Tensor, sensor: str) -> Tensor:
+        """Tokens of a sensor's chips (N, C, S, S), the class token first, (N, 1 + h * w, width).
+
+        Raises:
+            ModelMismatch: the sensor is not known, or its chips have another shape.
+        """
+        stem, kernels = self.settings.stem(sensor), self.kernel(sensor)
+        expected = (len(stem.bands), stem.image_size, stem.image_size)
+        if tuple(chips.shape[1:]) != expected:
+            raise ModelMismatch(
+                f"The encoder takes chips of {sensor} of the shape (N, {', '.join(map(str, expected))}) with the bands "
+                f"{', '.join(stem.bands)}, but got {tuple(chips.shape)}."
+            )
+        patches = functional.conv2d(chips.to(kernels.dtype), kernels, stride=stem.patch_size)
+        whole = self.class_embedding.expand(len(chips), 1, -1)
+        return torch.cat([whole, patches.flatten(2).transpose(1, 2)], dim=1) + self.positions(stem)
+
+    def kernel(self, sensor: str) -> Tensor:
+        """The patch embedding of a known sensor, (width, C, patch, patch)."""
+        found: Tensor = self.kernels[self.settings.sensors.index(self.settings.stem(sensor))]
+        return found
+
+    def baked(self, stem: SensorStem) -> dict[str, Tensor]:
+        """What the embeddings of a plain encoder are called, and hold for a known sensor at the stem's gsd."""
+        with torch.no_grad():
+            return {
+                "class_embedding": self.class_embedding.detach(),
+                "patch_embedding.weight": self.kernel(stem.name).detach(),
+                "position_embedding.weight": self.positions(stem),
+            }
+
+    @torch.no_grad()
+    def start_from(self, theirs: Mapping[str, Tensor], bands: Sequence[str]) -> None:
+        """Begin with a plain encoder's embeddings of some bands, named as in `baked`."""
+        self.positions.forget_scale()
+        self.class_embedding.copy_(theirs["class_embedding"])
+        positions = resample_positions(theirs["position_embedding.weight"], self.settings.sensors[0].grid)
+        self.positions.position_embedding.copy_(positions)
+        for stem, mine in zip(self.settings.sensors, self.kernels, strict=True):
+            mine.copy_(borrow_kernels(theirs["patch_embedding.weight"], bands, stem.bands, stem.patch_size))

@@ -140,6 +140,16 @@ def test_hyper_parameters_tell_the_level(tmp_path, make_graft):
     assert read_foreign(path).level == "pixel"
 
 
+@pytest.mark.parametrize(
+    "said", [{"image_size": 224, "patch_size": 16}, {"runs": ["image_level", "pixel_level"]}, "images of patches"]
+)
+def test_hyper_parameters_that_only_speak_of_images_tell_nothing(tmp_path, make_graft, said):
+    path = write(make_graft(untrained=["image"]), tmp_path / "last.ckpt", hyper_parameters=said)
+    foreign = read_foreign(path)
+    assert foreign.level == "pixel"
+    assert "exact in float16" in foreign.notes["level_source"]
+
+
 @pytest.mark.parametrize(("untrained", "level"), [("image", "pixel"), ("pixel", "image")])
 def test_the_head_that_was_never_trained_tells_the_level(tmp_path, make_graft, untrained, level):
     foreign = read_foreign(write(make_graft(untrained=[untrained]), tmp_path / "last.ckpt"))

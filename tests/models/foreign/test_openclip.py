@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPModel
 
-from geograft.errors import CheckpointMismatch, UnknownModel
+from geograft.errors import BadSetting, CheckpointMismatch, UnknownModel
 from geograft.models.foreign import read_foreign, sniff
 from geograft.models.foreign.architectures import KNOWN, identify, measure
 from geograft.models.foreign.openclip import convert
@@ -237,6 +237,15 @@ def test_configuration_beside_the_weights_gives_heads_activation_and_preprocessi
     assert agree(foreign, original, images, ids)
 
 
+def test_configuration_of_timm_does_not_hide_the_weights(tmp_path, make_openclip, write_config):
+    save(make_openclip(), tmp_path / "open_clip_pytorch_model.bin")
+    write_config(tmp_path)
+    (tmp_path / "config.json").write_text('{"architecture": "vit_base_patch32_clip_224"}')
+    assert sniff(tmp_path) == "openclip"
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    assert sniff(tmp_path) is None
+
+
 def test_configuration_of_other_sizes_is_refused(tmp_path, make_openclip, write_config):
     path = save(make_openclip(), tmp_path / "open_clip_pytorch_model.bin")
     write_config(tmp_path, vision={"layers": 4})
@@ -350,6 +359,13 @@ def test_activation_by_project(tmp_path, make_openclip, caplog, name, activation
 def test_activation_by_project_and_architecture(name, activation):
     assert choose_activation(Path(name), "ViT-B-32").activation == activation
     assert choose_activation(Path("RS5M_ViT-H-14.pt"), "ViT-H-14").activation == "gelu"
+
+
+@pytest.mark.parametrize("wrong", [{"activation": "relu"}, {"level": "scene"}])
+def test_settings_out_of_range(tmp_path, make_openclip, wrong):
+    path = save(make_openclip(), tmp_path / "weights.pt")
+    with pytest.raises(BadSetting, match="'gelu' or 'quick_gelu'"):
+        read_foreign(path, **wrong)
 
 
 def test_name_of_architecture_tells_the_activation(tmp_path, make_openclip):

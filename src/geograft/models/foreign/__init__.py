@@ -5,13 +5,15 @@ and SenCLIP's own files, and CLIPs of transformers without their configuration. 
 `read_foreign` reads it.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from geograft.errors import GeograftError
+from geograft.errors import BadSetting, GeograftError
 from geograft.models.foreign.containers import find_file, form_of, names_in
+from geograft.models.foreign.projects import SENCLIP, Activation, find_project
 
 if TYPE_CHECKING:
     from geograft.models.foreign.result import Foreign as Foreign
@@ -51,15 +53,24 @@ def sniff(path: Path) -> str | None:
         none of these), or None.
     """
     path = Path(path)
-    if path.is_dir() and (path / "config.json").is_file():
-        return None  # transformers' own folder, or a model of this package
+    if path.is_dir() and _says_its_type(path / "config.json"):
+        return None
     try:
         file = find_file(path)
         names = names_in(file)
         kind = _of_program(names) if form_of(file) == "torchscript" else _of_names(names)
     except (GeograftError, OSError):
         return None
-    return "senclip" if kind == "openclip" and "senclip" in file.name.lower() else kind
+    return "senclip" if kind == "openclip" and find_project(file) is SENCLIP else kind
+
+
+def _says_its_type(config: Path) -> bool:
+    """Whether a folder is transformers' own or a model of this package; timm's, too, has a `config.json`."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and ("model_type" in content or "levels" in content)
 
 
 def _of_names(names: Iterable[str]) -> str | None:
@@ -81,8 +92,8 @@ def read_foreign(
     path: Path,
     *,
     architecture: str | None = None,
-    activation: "Literal['gelu', 'quick_gelu'] | None" = None,
-    level: "Literal['image', 'pixel'] | None" = None,
+    activation: Activation | None = None,
+    level: Literal["image", "pixel"] | None = None,
 ) -> "Foreign":
     """A checkpoint of another project in the layout that this package reads.
 
@@ -95,12 +106,17 @@ def read_foreign(
         level: of a GRAFT checkpoint, whose two levels have the same keys; None finds it.
 
     Raises:
+        BadSetting: there is no such activation or level.
         MissingInput: there is no such file, or a part of it is missing.
         UnsafeCheckpoint: it holds pickled objects that are not on the list of harmless ones.
         UnknownModel: no architecture has that name.
         CheckpointMismatch: it is cut off, damaged, of another architecture, or of a layout that is not read; the
             sentence says what it is and what to do.
     """
+    if activation not in {None, "gelu", "quick_gelu"} or level not in {None, "image", "pixel"}:
+        raise BadSetting(
+            f"An activation is 'gelu' or 'quick_gelu', a level 'image' or 'pixel'; these are {activation!r}, {level!r}."
+        )
     from geograft.models.foreign.reading import read
 
     return read(Path(path), architecture=architecture, activation=activation, level=level)

@@ -35,6 +35,7 @@ ViT-B-16."""
 
 _PIXEL = re.compile(r"(?<![a-z])(pixel|patch)(?![a-z0-9])")
 _IMAGE = re.compile(r"(?<![a-z])image(?![a-z0-9])")
+_SAID = re.compile(r"(?P<level>pixel|patch|image)[_ -]?level")
 _HEADS = {"pixel": "projector.1.weight", "image": "satellite_image_backbone.visual_projection.weight"}
 
 
@@ -131,26 +132,34 @@ def tell_level(weights: Mapping[str, Tensor], notes: Mapping[str, Any], path: Pa
         path: the file; its name and those of the two folders above count.
         said: the caller's word.
     """
-    if said is not None:
-        return Told(said, "given by the caller", certain=True)
-    for where, text in (
-        ("the name of the file", path.stem),
-        ("its hyper-parameters", str(notes.get("hyper_parameters", ""))),
-        ("the folders above it", "/".join(path.absolute().parts[-3:-1])),
-    ):
-        if level := _level_in(text.lower()):
-            return Told(level, where, certain=True)
-    if level := _level_of(weights):
-        return Told(level, "its other head is exact in float16, so it was never trained", certain=True)
+    folders = "/".join(path.absolute().parts[-3:-1])
+    ways: tuple[tuple[str, Level | None], ...] = (
+        ("given by the caller", said),
+        ("the name of the file", _level_in(path.stem)),
+        ("its hyper-parameters", _level_said(str(notes.get("hyper_parameters", "")))),
+        ("its other head is exact in float16, so it was never trained", _level_of(weights)),
+        ("the folders above it", _level_in(folders)),
+    )
+    for source, level in ways:
+        if level is not None:
+            return Told(level, source, certain=True)
     return Told("image", "nothing tells", certain=False)
 
 
 def _level_in(text: str) -> Level | None:
-    """The level that a text names, if it names one and not both."""
-    pixel, image = bool(_PIXEL.search(text)), bool(_IMAGE.search(text))
+    """The level that a name tells, if it tells one and not both."""
+    pixel, image = bool(_PIXEL.search(text.lower())), bool(_IMAGE.search(text.lower()))
     if pixel == image:
         return None
     return "pixel" if pixel else "image"
+
+
+def _level_said(text: str) -> Level | None:
+    """The level that hyper-parameters tell in so many words; they speak of image sizes and patches anyhow."""
+    found = {match["level"] for match in _SAID.finditer(text.lower())}
+    if not found or {"image"} < found:
+        return None
+    return "image" if found == {"image"} else "pixel"
 
 
 def _level_of(weights: Mapping[str, Tensor]) -> Level | None:

@@ -8,9 +8,10 @@ source; where nothing does, open_clip's default is taken and said to be a guess.
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from geograft.models.foreign.result import Activation
+Activation = Literal["gelu", "quick_gelu"]
+"""What stands between the two halves of a feed-forward layer."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from geograft.models.foreign.configuration import NAME, read_configuration
 from geograft.models.foreign.containers import find_file
 from geograft.models.foreign.graft import Level, is_graft, read_graft
 from geograft.models.foreign.pickles import read_tree, split_tree
-from geograft.models.foreign.projects import SENCLIP, Choice, choose_activation, find_project
-from geograft.models.foreign.result import Activation, Foreign, check_satellite, check_whole
+from geograft.models.foreign.projects import SENCLIP, Activation, Choice, choose_activation, find_project
+from geograft.models.foreign.result import Foreign, check_satellite, check_whole
 from geograft.models.foreign.satellite_layout import as_satellite
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
 
 from geograft.errors import CheckpointMismatch
 
-Activation = Literal["gelu", "quick_gelu"]
-"""What stands between the two halves of a feed-forward layer. Weights do not tell which one they were trained with."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:

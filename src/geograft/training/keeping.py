@@ -163,8 +163,8 @@ def check_finite(model: nn.Module) -> None:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    with atomic(path) as temporary:
-        torch.save(state, temporary)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)  # a file without a name: the same state gives the same bytes
 
 
 def _read(path: Path) -> dict[str, Any]:

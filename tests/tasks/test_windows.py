@@ -47,9 +47,17 @@ def test_bands_come_in_the_models_order(tmp_path, write_scene):
 def test_units_are_those_of_the_models_sensor(write_scene):
     digits = np.stack([np.full((32, 32), value, np.uint16) for value in (1500, 2000, 3000, 4000, 5000)])
     scene = open_scene(write_scene("ten.tif", digits, sensor="world-10m", resolution=10.0, nodata=0))
+    view = open_view(scene, sensor=get_sensor("naip"), gsd=10.0)
+    read, _ = view.read(slice(0, 1), slice(0, 1))
+    np.testing.assert_allclose(read[:3, 0, 0] / 255, [0.2, 0.1, 0.05], rtol=1e-5)
+
+
+def test_a_model_of_pictures_sees_a_scene_by_its_own_stretch(write_scene):
+    digits = np.stack([np.full((32, 32), value, np.uint16) for value in (1500, 2000, 3000, 4000, 5000)])
+    scene = open_scene(write_scene("ten.tif", digits, sensor="world-10m", resolution=10.0, nodata=0))
     view = open_view(scene, sensor=get_sensor("rgb"), gsd=10.0)
     read, _ = view.read(slice(0, 1), slice(0, 1))
-    np.testing.assert_allclose(read[:, 0, 0] / 255, [0.2, 0.1, 0.05], rtol=1e-5)
+    assert read[:, 0, 0].tolist() == scene.sensor.rgb(digits[:, :1, :1])[0, 0].tolist()
 
 
 def test_a_missing_band_is_named(make_scene):

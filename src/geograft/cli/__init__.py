@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from geograft import __version__
-from geograft.cli import fetch, models, pairs, photos, scenes
+from geograft.cli import export, fetch, models, pairs, photos, scenes
 from geograft.cli.options import Classes, Config, Json, Level, Model, Seed, Sensor, Stride, settings_of
 from geograft.console import VECTOR_SUFFIXES, show, show_table
 from geograft.errors import BadSetting, GeograftError, path_problem
@@ -107,6 +107,8 @@ def world(
 app.command()(photos.photos)
 app.command()(scenes.scenes)
 app.command()(fetch.fetch)
+app.command()(export.export)
+app.command()(export.push)
 app.command()(models.models)
 app.add_typer(pairs.app, name="pairs")
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geograft.errors import ModelMismatch, SceneTooSmall
+from geograft.models.model import DISPLAY
 from geograft.raster import Scene, ground_gsd, read
 from geograft.sensors import Sensor
 
@@ -52,7 +53,7 @@ class View:
         Pixels without data hold the sensor's mean, so that a border of nodata says as little as possible.
         """
         raster = read(self.scene, self.grid[rows, columns])
-        pixels = _convert(raster.pixels[list(self.bands)], self.scene.sensor, self.sensor)
+        pixels = _as_the_model(raster.pixels, self.bands, self.scene.sensor, self.sensor)
         if not raster.valid.all():
             pixels = np.where(raster.valid, pixels, _mean_pixel(self.sensor, pixels.dtype))
         return pixels, raster.valid
@@ -192,14 +193,23 @@ def _is_true_to_scale(geobox: GeoBox, true: float, nominal: float) -> bool:
 
 
 def _band_order(scene: Scene, sensor: Sensor) -> tuple[int, ...]:
-    """Where each of a sensor's bands lies in the scene."""
+    """Where each of a sensor's bands lies in the scene; a model of pictures sees whatever the scene shows as one."""
     present = scene.sensor.bands
+    if sensor.name == DISPLAY:
+        return scene.sensor.rgb_bands
     if missing := [band for band in sensor.bands if band not in present]:
         raise ModelMismatch(
             f"{scene.path} ({scene.sensor.name}: {', '.join(present)}) lacks the bands {', '.join(missing)} that the "
             f"model needs ({', '.join(sensor.bands)}); use a model for these bands."
         )
     return tuple(present.index(band) for band in sensor.bands)
+
+
+def _as_the_model(pixels: NDArray[Any], bands: tuple[int, ...], source: Sensor, target: Sensor) -> NDArray[Any]:
+    """Native values of a scene (C, H, W) as those of the model's sensor: a picture where it takes pictures."""
+    if target.name == DISPLAY != source.name:
+        return source.rgb(pixels).transpose(2, 0, 1)
+    return _convert(pixels[list(bands)], source, target)
 
 
 def _convert(pixels: NDArray[Any], source: Sensor, target: Sensor) -> NDArray[Any]:

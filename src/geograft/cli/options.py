@@ -7,7 +7,7 @@ import typer
 
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of settings.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Model = Annotated[str, typer.Option("--model", "-m", help="mini, mini-10m, or a model folder.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A name (geograft models), a folder or a file.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")]
 Level = Literal["image", "pixel"]
 Classes = Annotated[

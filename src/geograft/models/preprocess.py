@@ -298,7 +298,7 @@ def spec_of(entries: Mapping[str, Any], *, source: str) -> PhotoPreprocess:
     Raises:
         CheckpointMismatch: they cannot be followed; the sentence calls them by `source`.
     """
-    known = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
+    known: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()}
     if isinstance(known.get("size"), int):
         known["size"] = (known["size"], known["size"])
     try:

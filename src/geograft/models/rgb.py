@@ -245,7 +245,8 @@ class SiglipEncoder(nn.Module):
             raise ModelMismatch(f"A SigLIP has the image level only, not {level!r} (levels are {', '.join(LEVELS)}).")
         vectors = functional.normalize(self._alone(self._run(chips).last_hidden_state), dim=-1)
         grid = self.settings.grid
-        return vectors.transpose(1, 2).unflatten(2, (grid, grid))
+        maps: Tensor = vectors.transpose(1, 2).unflatten(2, (grid, grid))  # type: ignore[no-untyped-call]
+        return maps
 
     def forward(self, chips: Tensor, *, level: Level = "image") -> Tensor:
         """`embed`; `tokens` is for maps."""

@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from geograft.errors import BadSetting, CheckpointMismatch, MixedSensors, ModelMismatch, UnknownModel
 from geograft.models.model import Model
-from geograft.models.multi import MultiEncoder, MultiSettings, bake, check_sensors, load_multi, save_multi
+from geograft.models.multi import MultiEncoder, MultiSettings, SensorView, bake, check_sensors, load_multi, save_multi
 from geograft.models.stems import SensorStem
 from geograft.sensors import get_sensor
 
@@ -180,6 +180,21 @@ def test_a_stem_is_made_of_a_sensor(small_sensor):
     stem = SensorStem.of(small_sensor, image_size=16, patch_size=4)
     assert (stem.name, stem.bands, stem.gsd, stem.grid) == ("small", small_sensor.bands, 2.0, 4)
     assert SensorStem.of(small_sensor, image_size=16, patch_size=4, gsd=0.5).gsd == 0.5
+
+
+def test_a_view_of_one_sensor_learns_for_the_whole():
+    whole, chips = make_multi(), chips_of(COARSE)
+    view = SensorView(whole, "coarse")
+    with torch.no_grad():
+        assert torch.equal(view(chips, level="pixel"), whole.tokens(chips, sensor="coarse"))
+        assert torch.equal(view(chips), whole.embed(chips, sensor="coarse"))
+        assert torch.equal(view.tokens(chips, level="image"), whole.tokens(chips, sensor="coarse", level="image"))
+    assert view.settings == whole.at("coarse").settings
+    view.embed(chips)[0, 0].backward()
+    assert whole.embeddings.kernels[1].grad.abs().sum() > 0
+    assert whole.embeddings.kernels[0].grad is None
+    with pytest.raises(ModelMismatch, match="radar"):
+        SensorView(whole, "radar")
 
 
 # --- several sensors and one that knows no scale ------------------------------------------------------------

@@ -32,6 +32,7 @@ __all__ = [
     "MultiEncoder",
     "MultiSettings",
     "SensorStem",
+    "SensorView",
     "bake",
     "check_sensors",
     "load_multi",
@@ -146,6 +147,40 @@ class MultiEncoder(nn.Module):
     def _run(self, chips: Tensor, sensor: str) -> Any:
         """The backbone's output for chips of a sensor."""
         return self.body.satellite_image_backbone(pixel_values=self.embeddings(chips, sensor))
+
+
+class SensorView(nn.Module):
+    """An encoder of several sensors as the chips of one see it: an `Encoder` with the weights of the whole, no copy.
+
+    Args:
+        whole: the encoder of several sensors; what is learnt through the view is learnt by it.
+        sensor: whose chips the view takes.
+
+    Raises:
+        ModelMismatch: the encoder does not know the sensor.
+    """
+
+    def __init__(self, whole: MultiEncoder, sensor: str) -> None:
+        super().__init__()
+        self.settings = whole.settings.plain(sensor)
+        self.whole, self.sensor = whole, sensor
+
+    @property
+    def satellite_image_backbone(self) -> nn.Module:
+        """The shared transformer."""
+        return self.whole.body.satellite_image_backbone
+
+    def embed(self, chips: Tensor) -> Tensor:
+        """One unit vector a chip, (N, D)."""
+        return self.whole.embed(chips, sensor=self.sensor)
+
+    def tokens(self, chips: Tensor, *, level: Level = "pixel") -> Tensor:
+        """One unit vector a patch, (N, D, h, w)."""
+        return self.whole.tokens(chips, sensor=self.sensor, level=level)
+
+    def forward(self, chips: Tensor, *, level: Level = "image") -> Tensor:
+        """`embed` at the image level, `tokens` at the pixel level."""
+        return self.whole(chips, sensor=self.sensor, level=level)  # type: ignore[no-any-return]
 
 
 def _transformer(shape: EncoderSettings) -> dict[str, Any]:

@@ -309,6 +309,15 @@ def _owned(owner: Tensor, chips: int) -> Tensor:
     return owned
 
 
+def photo_weights(owner: Tensor, chips: int) -> Tensor:
+    """Weight of every photo of a batch, (P,): chips count alike, and a chip's photos too; the weights sum to 1.
+
+    Raises:
+        OwnerlessChip: a chip owns no photo.
+    """
+    return _weights(_owned(owner, chips), owner)
+
+
 def _weights(owned: Tensor, owner: Tensor) -> Tensor:
     """Weight of photos by their owner: 1 / (N · N_i), so that chips count alike however many photos they own."""
     return 1.0 / (len(owned) * owned[owner].double())

@@ -18,7 +18,7 @@ SHAPE = EncoderSettings(("red", "nir"), dim=8, image_size=16, patch_size=8, widt
 SETTINGS = LoopSettings(epochs=2, lr=0.01, warmup=0)
 RUNS = {
     "whole": SETTINGS,
-    "chunks": LoopSettings(epochs=2, lr=0.01, warmup=0, chunk=1),
+    "chunks": LoopSettings(epochs=2, lr=0.01, warmup=0, chunk=1, ahead=True),
     "frozen": LoopSettings(epochs=2, lr=0.01, warmup=0, freeze=1, layer_decay=0.5, ema=0.9, chunk=2),
 }
 BATCHES = ((0, 1, 2), (3, 4, 5), (6,))

@@ -45,7 +45,8 @@ class Line:
     def prepare(self, batch, share):
         x, name = batch
         self.seen.append(name)
-        return x[share.of(4)], 3 * x + torch.rand(4, 1), name
+        noise = torch.rand(4, 1, generator=torch.Generator().manual_seed(hash(float(name)) % 2**31))
+        return x[share.of(4)], 3 * x + noise, name
 
     def rows(self, prepared):
         return len(prepared[0])
@@ -197,10 +198,12 @@ def test_a_run_may_go_on_in_smaller_slices(tmp_path):
         assert np.asarray(found) == pytest.approx(np.asarray(wanted), abs=1e-6)
 
 
-def test_a_shard_that_is_gone_is_named_and_the_run_goes_on_once_it_is_back(tmp_path):
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_shard_that_is_gone_is_named_and_the_run_goes_on_once_it_is_back(tmp_path, ahead):
     whole, _ = run(tmp_path / "whole")
+    settings = dataclasses.replace(SETTINGS, ahead=ahead)
     with pytest.raises(UnreadableTable, match=r"step 7 .*part-00003\.parquet.*go on from this step"):
-        run(tmp_path / "cut", Line(unreadable="2.1"))
+        run(tmp_path / "cut", Line(unreadable="2.1"), settings=settings)
     task, _ = run(tmp_path / "cut")
     assert task.seen[0] == "2.1"
     assert weights(task) == weights(whole)

@@ -10,22 +10,24 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geograft.errors import BadSetting, GeograftError, TrainingDiverged, UnreadableTable
+from geograft.training.ahead import ahead
 from geograft.training.cached import Found, backward
 from geograft.training.devices import Devices, Share, alone, named_memory, plain_attention, precision
 from geograft.training.keeping import History, Keeper, Progress, check_finite, restore
 from geograft.training.log import Journal, Meter
+from geograft.training.protocol import Task
 from geograft.training.schedule import Average, freeze_layers, make_optimiser, set_rate, warmup_cosine
 
 __all__ = ["Found", "History", "LoopSettings", "Share", "Task", "alone", "fit", "plain_attention", "precision"]
 
-_NOT_IDENTITY = frozenset({"chunk", "bf16", "save_minutes", "save_steps", "tensorboard"})
+_NOT_IDENTITY = frozenset({"chunk", "bf16", "save_minutes", "save_steps", "ahead", "tensorboard"})
 """Settings that may differ when a run is resumed: they change how it is computed, not what."""
 
 
@@ -49,6 +51,7 @@ class LoopSettings:
         freeze: the embeddings and so many of the first transformer blocks stay as they are.
         save_minutes: minutes between two checkpoints inside an epoch.
         save_steps: steps between two checkpoints inside an epoch; None goes by the minutes alone.
+        ahead: read and prepare the next batch in a thread while this one is learnt; None does so where there is a GPU.
         tensorboard: draw curves for TensorBoard beside the log.
     """
 
@@ -65,6 +68,7 @@ class LoopSettings:
     freeze: int = 0
     save_minutes: float = 10.0
     save_steps: int | None = None
+    ahead: bool | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -82,58 +86,6 @@ class LoopSettings:
     def identity(self) -> dict[str, Any]:
         """The settings that a resumed run must share."""
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in _NOT_IDENTITY}
-
-
-class Task(Protocol):
-    """What the loop trains.
-
-    Every process deals the same batches and encodes a share of each batch's rows. Its loss is the share of its rows in
-    the loss of the batch: the losses of all processes *add up* to what one process alone would compute.
-
-    Attributes:
-        unit: what is counted in the progress bar ("chips").
-        steps: batches of an epoch.
-    """
-
-    unit: str
-    steps: int
-
-    @property
-    def model(self) -> nn.Module:
-        """What is optimised."""
-
-    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Any]:
-        """The batches of an epoch, the same ones in every process and whenever they are asked for again.
-
-        Args:
-            epoch: from 0.
-            skip: batches to leave out at the beginning, without reading what they hold.
-        """
-
-    def members(self, batch: Any) -> Sequence[str]:
-        """The ids of what a batch holds."""
-
-    def prepare(self, batch: Any, share: Share) -> Any:
-        """The batch as tensors on the model's device: the rows of a share, and all that they are compared with.
-
-        The same batch gives the same tensors: what is drawn here is drawn from a seed that the batch carries.
-        """
-
-    def rows(self, prepared: Any) -> int:
-        """How many rows of a prepared batch are encoded here."""
-
-    def encode(self, model: nn.Module, prepared: Any, rows: slice) -> Found:
-        """The model's answer to some rows, with gradient.
-
-        Rows must not depend on each other, so that a batch may be encoded in slices. With several processes all
-        weights that learn are used here, not in `compare`, and all that is found is used in the loss.
-        """
-
-    def compare(self, found: Any, prepared: Any) -> Tensor:
-        """This share of the batch's loss, a scalar, from what `encode` found for all rows of the share."""
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Figures after an epoch; the epoch with the lowest `val_loss` (else `loss`) is the best."""
 
 
 def fit(task: Task, folder: Path, settings: LoopSettings, *, identity: dict[str, Any], resume: bool = True) -> History:
@@ -215,8 +167,9 @@ class _Run:
         """Train the rest of an epoch, validate, keep."""
         self.task.model.train()
         batches = self.task.batches(self.progress.epoch, skip=self.progress.batches)
+        works = self._works(batches)
         while self.progress.batches < self.task.steps:
-            self._one(batches)
+            self._one(works)
         record = {"loss": self.progress.total / self.task.steps, **self.devices.from_main(self._validate)}
         self._tick()
         best = self.progress.end_epoch(record)
@@ -226,10 +179,15 @@ class _Run:
             self.journal.write({"epoch": self.progress.epoch - 1, **record, "seconds": seconds}, step=self.step)
         self.meter.epoch(record)
 
-    def _one(self, batches: Iterator[Any]) -> None:
+    def _works(self, batches: Iterator[Any]) -> Iterator["_Work"]:
+        """Batches as tensors, one ahead where wanted."""
+        wanted = self.devices.device.type == "cuda" if self.settings.ahead is None else self.settings.ahead
+        return ahead(lambda: self._work(next(batches))) if wanted else map(self._work, batches)
+
+    def _one(self, works: Iterator["_Work"]) -> None:
         """One step: read, learn, tell, and keep where that is due."""
         _sow(self.settings.seed, self.progress.epoch, self.progress.batches, self.devices.share.rank)
-        work = self._read(batches)
+        work = self._read(works)
         rate = self.settings.lr * warmup_cosine(self.step, self.settings.epochs * self.task.steps, self.settings.warmup)
         set_rate(self.optimiser, rate)
         with named_memory(work.rows, chunk=self.settings.chunk, bf16=self.settings.bf16):
@@ -246,10 +204,10 @@ class _Run:
         if self.devices.main and self.progress.batches < self.task.steps and self.keeper.due(self.progress.batches):
             self._save()
 
-    def _read(self, batches: Iterator[Any]) -> "_Work":
+    def _read(self, works: Iterator["_Work"]) -> "_Work":
         """The next batch as tensors. Where it cannot be had, what is done so far is kept first."""
         try:
-            return self._work(next(batches))
+            return next(works)
         except (GeograftError, OSError) as error:
             self._save_if_main()
             if isinstance(error, GeograftError):

@@ -27,9 +27,9 @@ def counted(pairs, monkeypatch):
     read = []
     kept = Blocks._read_block
 
-    def noted(self, block, rows):
+    def noted(self, block, rows, *rest):
         read.append((block, len(rows)))
-        return kept(self, block, rows)
+        return kept(self, block, rows, *rest)
 
     monkeypatch.setattr(Blocks, "_read_block", noted)
     return read

@@ -140,23 +140,24 @@ class Blocks:
         blocks, first = np.unique(self.of(places[order]), return_index=True)
         runs = np.split(order, first[1:])
 
-        def fill(block: int, rows: Ints) -> None:
+        def fill(block: int, slots: Ints) -> None:
             if not stopped():
-                out[rows] = self._read_block(block, places[rows] - self.starts[block])
+                self._read_block(block, places[slots] - self.starts[block], out, slots)
 
         _each(fill, zip(blocks.tolist(), runs, strict=False), len(blocks))
         return out
 
-    def _read_block(self, block: int, rows: Ints) -> NDArray[Any]:
-        """Pixels of some rows of a block."""
+    def _read_block(self, block: int, rows: Ints, out: NDArray[Any], slots: Ints) -> None:
+        """Put the pixels of some rows of a block into some slots of an array."""
         path, about = self.paths[self.shard[block]], self.abouts[self.shard[block]]
         table = _row_group(path, int(self.group[block]))
-        if not np.array_equal(
-            hash_ids(table["chip_id"], _SALT), self.keys[self.starts[block] : self.starts[block + 1]]
-        ):
+        known = self.keys[self.starts[block] : self.starts[block + 1]]
+        if not np.array_equal(hash_ids(table["chip_id"], _SALT), known):
             raise UnreadableTable(f"{path} holds other chips than when it was opened: load the pairs again.")
+        chip = _decoder(table["pixels"].combine_chunks(), about)
         try:
-            return _decode(table["pixels"].combine_chunks(), rows, about)
+            for slot, row in zip(slots.tolist(), rows.tolist(), strict=True):
+                out[slot] = chip(row)
         except GeograftError as error:
             raise UnreadableTable(f"{path}: {error}") from error
 
@@ -230,15 +231,15 @@ def _damaged(path: Path, error: Exception) -> UnreadableTable:
     return UnreadableTable(f"{path} is damaged ({why}): remove it and run `geograft pairs materialise`.")
 
 
-def _decode(content: Any, rows: Ints, about: dict[str, str]) -> NDArray[Any]:
-    """The pixels of some rows of a column, (n, C, S, S)."""
+def _decoder(content: Any, about: dict[str, str]) -> Callable[[int], NDArray[Any]]:
+    """What gives the pixels of a row of a column, (C, S, S); without a copy where they are stored as they are."""
     shape, dtype = tuple(json.loads(about["shape"])), np.dtype(about["dtype"])
     size = dtype.itemsize * int(np.prod(shape))
     if about["encoding"] == "lossless" and _lengths(content) == {size}:
-        first = content.offset and np.frombuffer(content.buffers()[1], np.int32)[content.offset]
-        flat = np.frombuffer(content.buffers()[2], dtype, len(content) * size // dtype.itemsize, first)
-        return np.asarray(flat.reshape(len(content), *shape)[rows])
-    return np.stack([decode(content[int(row)].as_buffer(), about) for row in rows])
+        first = np.frombuffer(content.buffers()[1], np.int32)[content.offset]
+        flat = np.frombuffer(content.buffers()[2], np.uint8, len(content) * size, int(first))
+        return flat.view(dtype).reshape(len(content), *shape).__getitem__
+    return lambda row: decode(content[row].as_buffer(), about)
 
 
 def _lengths(content: Any) -> set[int]:

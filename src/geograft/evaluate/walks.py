@@ -65,7 +65,9 @@ class WalksSettings:
         default_factory=lambda: PairSettings(split="place", fractions=(0.7, 0.1, 0.2), buffer_m=256.0)
     )
     training: TrainingSettings = field(
-        default_factory=lambda: TrainingSettings(level="image", teacher="words", epochs=12, batch=128, jitter=0.0)
+        default_factory=lambda: TrainingSettings(
+            level="image", teacher="words", epochs=12, batch=128, jitter=0.0, alike=0.0
+        )
     )
     seeds: tuple[int, ...] = (0,)
     model: str = ""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -92,8 +92,18 @@ class MultiEncoder(nn.Module):
         """One unit vector a patch, (N, D, h, w), row 0 at the chip's top; arguments and errors as in `embed`."""
         return self.body.read_patches(self._run(chips, sensor).last_hidden_state[:, 1:], level=level)
 
-    def forward(self, chips: Tensor, *, sensor: str, level: Level = "image") -> Tensor:
-        """`embed` at the image level, `tokens` at the pixel level."""
+    def both(self, chips: Tensor, *, sensor: str) -> tuple[Tensor, Tensor]:
+        """`embed` and `tokens` of the same chips, by one pass of the transformer."""
+        found = self._run(chips, sensor)
+        patches = self.body.read_patches(found.last_hidden_state[:, 1:], level="pixel")
+        return functional.normalize(found.image_embeds, dim=-1), patches
+
+    def forward(
+        self, chips: Tensor, *, sensor: str, level: Level | Literal["both"] = "image"
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`embed` at the image level, `tokens` at the pixel level, or `both`."""
+        if level == "both":
+            return self.both(chips, sensor=sensor)
         if level == "image":
             return self.embed(chips, sensor=sensor)
         return self.tokens(chips, sensor=sensor, level=level)
@@ -168,7 +178,8 @@ class SensorView(nn.Module):
     @property
     def satellite_image_backbone(self) -> nn.Module:
         """The shared transformer."""
-        return self.whole.body.satellite_image_backbone
+        backbone: nn.Module = self.whole.body.satellite_image_backbone
+        return backbone
 
     def embed(self, chips: Tensor) -> Tensor:
         """One unit vector a chip, (N, D)."""
@@ -178,8 +189,8 @@ class SensorView(nn.Module):
         """One unit vector a patch, (N, D, h, w)."""
         return self.whole.tokens(chips, sensor=self.sensor, level=level)
 
-    def forward(self, chips: Tensor, *, level: Level = "image") -> Tensor:
-        """`embed` at the image level, `tokens` at the pixel level."""
+    def forward(self, chips: Tensor, *, level: Level | Literal["both"] = "image") -> Tensor | tuple[Tensor, Tensor]:
+        """`embed` at the image level, `tokens` at the pixel level, or both by one pass."""
         return self.whole(chips, sensor=self.sensor, level=level)  # type: ignore[no-any-return]
 
 

@@ -241,10 +241,18 @@ class SatelliteEncoder(nn.Module):
         """
         vectors = functional.normalize(self._read_out(hidden, level), dim=-1)
         grid = math.isqrt(hidden.shape[1])
-        return vectors.transpose(1, 2).unflatten(2, (grid, grid))
+        return vectors.transpose(1, 2).reshape(len(hidden), -1, grid, grid)
 
-    def forward(self, chips: Tensor, *, level: Level = "image") -> Tensor:
-        """`embed` at the image level, `tokens` at the pixel level."""
+    def both(self, chips: Tensor) -> tuple[Tensor, Tensor]:
+        """`embed` and `tokens` of the same chips, by one pass of the transformer."""
+        found = self._run(chips)
+        patches = self.read_patches(found.last_hidden_state[:, 1:], level="pixel")
+        return functional.normalize(found.image_embeds, dim=-1), patches
+
+    def forward(self, chips: Tensor, *, level: Level | Literal["both"] = "image") -> Tensor | tuple[Tensor, Tensor]:
+        """`embed` at the image level, `tokens` at the pixel level, or `both`."""
+        if level == "both":
+            return self.both(chips)
         return self.embed(chips) if level == "image" else self.tokens(chips, level=level)
 
     def _read_out(self, hidden: Tensor, level: Level) -> Tensor:

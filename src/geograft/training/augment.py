@@ -171,15 +171,32 @@ def _one_each(owner: Tensor, chips: int, draw: torch.Generator) -> Tensor:
 # --- light ------------------------------------------------------------------------------------------------
 
 
-def jitter_bands(chips: Tensor, draw: torch.Generator, *, strength: float = JITTER) -> Tensor:
+class Part(NamedTuple):
+    """Some chips of a batch: draws are made for the whole, so that they do not depend on how it is divided.
+
+    Attributes:
+        size: chips of the batch.
+        rows: those that are given.
+    """
+
+    size: int
+    rows: slice = slice(None)
+
+    def noise(self, draw: torch.Generator, kinds: int, bands: int) -> Tensor:
+        """Standard normal numbers of the given chips, (kinds, n, bands)."""
+        return torch.randn(kinds, self.size, bands, generator=draw)[:, self.rows]
+
+
+def jitter_bands(chips: Tensor, draw: torch.Generator, *, strength: float = JITTER, part: Part | None = None) -> Tensor:
     """Each band of each chip a little brighter or darker, steeper or flatter: other light, other air.
 
     Args:
         chips: normalised values, (N, C, S, S).
         draw: the source of randomness.
         strength: standard deviation of gain and shift.
+        part: which chips of a batch these are; all where None.
     """
-    noise = torch.randn(2, *chips.shape[:2], 1, 1, generator=draw).to(chips.device) * strength
+    noise = (part or Part(len(chips))).noise(draw, 2, chips.shape[1]).to(chips.device)[..., None, None] * strength
     return chips * (1 + noise[0]) + noise[1]
 
 
@@ -222,7 +239,13 @@ def light_of(sensor: Sensor) -> Light:
 
 
 def jitter_light(
-    chips: Tensor, sensor: Sensor, draw: torch.Generator, *, light: Light | None = None, strength: float = 1.0
+    chips: Tensor,
+    sensor: Sensor,
+    draw: torch.Generator,
+    *,
+    light: Light | None = None,
+    strength: float = 1.0,
+    part: Part | None = None,
 ) -> Tensor:
     """Chips in other light: physical values times a gain plus an offset, drawn for each chip and band.
 
@@ -232,14 +255,15 @@ def jitter_light(
         draw: the source of randomness.
         light: strengths; those of the sensor's kind where None.
         strength: factor on all of them.
+        part: which chips of a batch these are; all where None.
 
     Returns:
         Normalised values; pixels that are 0 in all bands, as missing ones are, stay so where the sensor has such.
     """
     light = light or light_of(sensor)
-    count, bands = chips.shape[:2]
-    shared = torch.randn(count, 1, generator=draw) * light.light
-    own, offset = torch.randn(2, count, bands, generator=draw) * torch.tensor([light.band, light.offset])[:, None, None]
+    part, bands = part or Part(len(chips)), chips.shape[1]
+    shared = part.noise(draw, 1, 1)[0] * light.light
+    own, offset = part.noise(draw, 2, bands) * torch.tensor([light.band, light.offset])[:, None, None]
     gain, offset = (shared + own) * strength, offset * strength
     mean, std = torch.tensor(sensor.mean), torch.tensor(sensor.std)
     gain, shift = (each[..., None, None].to(chips) for each in (gain, (gain * mean + offset) / std))

@@ -71,7 +71,7 @@ def mixture_contrastive(
         patches = tokens.to(torch.promote_types(tokens.dtype, torch.float32)).flatten(2).transpose(1, 2)
         group = own.repeat_interleave(size)
         others = hide_any(SameGroup(group, owner), None if hidden is None else _Repeated(hidden, size))
-        rows = patches.reshape(chips * size, -1)
+        rows = patches.reshape(chips * size, tokens.shape[1])
         negative = partition(rows, photos, temperature=temperature, hidden=others, chunk=chunk).view(chips, size)
         local = owner[taken] - first
         scores = _own_scores(patches, photos[taken].to(patches.dtype), local) / temperature

@@ -88,11 +88,12 @@ def place_shares(
     edges = torch.arange(grid + 1, device=positions.device, dtype=positions.dtype)
     below = torch.special.ndtr((edges - middle[..., None]) / deviation[..., None, None])
     rows, columns = below.diff(dim=-1).unbind(2)
-    mass = (rows[..., :, None] * columns[..., None, :]).mean(dim=1).flatten(1)
+    mass: Tensor = (rows[..., :, None] * columns[..., None, :]).mean(dim=1).flatten(1)
     total = mass.sum(dim=1, keepdim=True)
     inside = mass / total.clamp(min=1e-6)
     doubt = torch.where(total > 1e-6, settings.doubt, 1.0)
-    return (1 - doubt) * inside + doubt / (grid * grid)
+    shares: Tensor = (1 - doubt) * inside + doubt / (grid * grid)
+    return shares
 
 
 def _normals(

@@ -1,146 +1,198 @@
-"""Pairs as the loop's task: batches of chips, the loss of a level, and validation by retrieval."""
+"""Pairs as the loop's task: batches of chips, augmented; the objective; validation by retrieval."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geograft.models.satellite import Level, SatelliteEncoder, sample_tokens
+from geograft.errors import MixedSensors
+from geograft.models.satellite import Encoder, EncoderShape, Level
 from geograft.pairs.dataset import Batch, PairSet
-from geograft.training.augment import jitter_bands, turn_chips
-from geograft.training.loop import Share, alone, plain_attention
-from geograft.training.losses import multi_positive_contrastive, pixel_contrastive
+from geograft.pairs.mix import Mixed, PairMix
+from geograft.training.augment import Part, draw_ways, jitter_bands, turn, turn_headings, turn_positions
+from geograft.training.loop import Share, plain_attention
+from geograft.training.objective import Objective, Prepared
 from geograft.training.retrieval import photo_ranks, recall
-
-if TYPE_CHECKING:
-    from geograft.training.trainer import TrainingSettings
+from geograft.training.settings import TrainingSettings
 
 _SHORT = 10  # patches a side up to which attention is written out
 _MOST_VALIDATION = 1024  # chips: a fair draw of more costs time and tells no more
+_AT_ONCE = 256
+
+Watcher = Callable[[Encoder], dict[str, float]]
+"""Further figures of an encoder in evaluation mode."""
 
 
 class Step(NamedTuple):
     """A batch, and the seed of what is drawn for it."""
 
-    batch: Batch
+    mixed: Mixed
     seed: int
 
 
-class Prepared(NamedTuple):
-    """Chips (N, C, S, S), photo embeddings (P, D), owners (P,) and positions (P, 2) of a batch."""
-
-    chips: Tensor
-    photos: Tensor
-    owner: Tensor
-    positions: Tensor
-
-
 class PairTask:
-    """Trains one level of a satellite encoder on pairs.
+    """Trains an encoder of one or both levels on pairs of one sensor.
 
     Args:
         model: the encoder.
-        level: "image" or "pixel".
-        learn: the pairs to learn from, with embeddings.
+        levels: "image", "pixel" or both, whose losses are added.
+        learn: the pairs to learn from, with embeddings; several sets are of one sensor and ground sample distance.
         check: the pairs to validate on, or None.
-        settings: batch size, temperature, augmentation, seed.
+        settings: batch size, losses, augmentation, seed.
+        watch: further figures of each epoch, that choose nothing.
+
+    Raises:
+        MixedSensors: the sets are of several sensors or ground sample distances.
     """
 
     unit = "chips"
 
     def __init__(
         self,
-        model: SatelliteEncoder,
-        level: Level,
-        learn: PairSet,
+        model: nn.Module,
+        levels: tuple[Level, ...],
+        learn: PairSet | PairMix,
         check: PairSet | None,
-        settings: "TrainingSettings",
+        settings: TrainingSettings,
+        *,
+        watch: Watcher | None = None,
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.encoder = model.to(self.device)
-        if model.settings.grid <= _SHORT:
+        self.shape = cast("EncoderShape", model.settings)
+        if self.shape.grid <= _SHORT:
             plain_attention(model.satellite_image_backbone)
-        self.level, self.learn, self.settings = level, learn, settings
+        self.learn = learn if isinstance(learn, PairMix) else PairMix((learn,))
+        _check_alike(self.learn.sets)
+        self.levels, self.settings, self.watch = levels, settings, watch
         self.check = None if check is None else _fair_draw(check, settings.seed)
-        self.steps = -(-len(learn) // settings.batch)
+        self.objective = Objective.of(levels, self.shape, self.learn.sets, settings)
+        self.steps = self.learn.steps(settings.batch)
 
     @property
-    def model(self) -> SatelliteEncoder:
+    def model(self) -> nn.Module:
         """The encoder."""
         return self.encoder
 
+    # --- a step -------------------------------------------------------------------------------------------
+
     def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Step]:
         """The batches of an epoch."""
-        draw = np.random.default_rng([self.settings.seed, epoch, 1])
-        for number, batch in enumerate(self.learn.batches(self.settings.batch, seed=self.settings.seed, epoch=epoch)):
-            step = Step(batch, int(draw.integers(2**31)))
-            if number >= skip:
-                yield step
+        seed = self.settings.seed
+        draws = np.random.default_rng([seed, epoch, 1]).integers(2**31, size=self.steps)[skip:].tolist()
+        dealt = self.learn.batches(self.settings.batch, seed=seed, epoch=epoch, skip=skip)
+        return (Step(mixed, draw) for mixed, draw in zip(dealt, draws, strict=True))
 
     def members(self, batch: Step) -> Sequence[str]:
         """The chips' ids."""
-        return self.learn.chip_ids[batch.batch.chips].tolist()  # type: ignore[no-any-return]
+        pairs, rows = self.learn.sets[batch.mixed.set], batch.mixed.batch.chips
+        return pairs.chip_ids[rows].tolist()  # type: ignore[no-any-return]
 
     def prepare(self, batch: Step, share: Share) -> Prepared:
-        """Augmented chips with their photos."""
-        alone(share, "A satellite encoder")
-        chips, photos, owner, positions = self._tensors(self.learn, batch.batch)
+        """Chips of a share, turned and in other light, with all photos."""
+        prepared = self._tensors(self.learn.sets[batch.mixed.set], batch.mixed.batch, share)
         draw = torch.Generator().manual_seed(batch.seed)
-        chips, positions = turn_chips(chips, owner, positions, draw)
+        ways = draw_ways(prepared.total, draw).to(self.device)
+        own, size = ways[prepared.owner[prepared.taken]], prepared.chips.shape[-1]
+        chips = turn(prepared.chips, ways[prepared.mine])
         if self.settings.jitter:
-            chips = jitter_bands(chips, draw, strength=self.settings.jitter)
-        return Prepared(chips, photos, owner, positions)
+            part = Part(prepared.total, share.of(prepared.total))
+            chips = jitter_bands(chips, draw, strength=self.settings.jitter, part=part)
+        return prepared._replace(
+            chips=chips,
+            positions=turn_positions(prepared.positions, own, size),
+            headings=turn_headings(prepared.headings, own),
+        )
 
     def rows(self, prepared: Prepared) -> int:
         """The number of chips."""
         return len(prepared.chips)
 
-    def encode(self, model: nn.Module, prepared: Prepared, rows: slice) -> Tensor:
-        """Vectors of chips (n, D), or of their patches (n, D, h, w)."""
-        return model(prepared.chips[rows], level=self.level)  # type: ignore[no-any-return]
+    def encode(self, model: nn.Module, prepared: Prepared, rows: slice) -> tuple[Tensor, ...]:
+        """Of each level the vectors of chips (n, D), or of their patches (n, D, h, w)."""
+        return self._found(model, prepared.chips[rows])
 
-    def compare(self, found: Tensor, prepared: Prepared) -> Tensor:
-        """The level's loss."""
-        return self._loss(found, prepared.photos, prepared.owner, prepared.positions)
+    def compare(self, found: tuple[Tensor, ...], prepared: Prepared) -> Tensor:
+        """The loss of the levels."""
+        return self.objective(found, prepared)
+
+    # --- an epoch -----------------------------------------------------------------------------------------
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """`val_loss` over batches as in training, and the recall of photos' own chips."""
+        """`val_loss` over batches as in training, and the recall of photos' own chips by the first level."""
+        watched = self.watch(model) if self.watch is not None else {}  # type: ignore[arg-type]
         if self.check is None:
-            return {}
+            return watched
         rows = np.arange(len(self.check))
-        parts = np.array_split(rows, -(-len(rows) // 256))
-        found = torch.cat([model(self._chips(self.check, part), level=self.level) for part in parts])
+        parts = [
+            self._found(model, self._chips(self.check, part))
+            for part in np.array_split(rows, -(-len(rows) // _AT_ONCE))
+        ]
+        found = tuple(torch.cat(level) for level in zip(*parts, strict=True))
         losses = []
         for batch in self.check.batches(self.settings.batch, seed=0, epoch=0):
-            _, photos, owner, positions = self._tensors(self.check, batch)
-            losses.append(float(self._loss(found[torch.from_numpy(batch.chips)], photos, owner, positions)))
-        everything = self.check.batch(rows)
-        _, photos, owner, _ = self._tensors(self.check, everything)
-        return {"val_loss": float(np.mean(losses)), **recall(photo_ranks(found, photos, owner), len(rows))}
+            some = torch.from_numpy(batch.chips).to(self.device)
+            prepared = self._tensors(self.check, batch, Share(), pixels=False)
+            losses.append(float(self.objective([vectors[some] for vectors in found], prepared)))
+        everything = self._tensors(self.check, self.check.batch(rows), Share(), pixels=False)
+        ranks = photo_ranks(found[0], everything.photos, everything.owner)
+        return {"val_loss": float(np.mean(losses)), **recall(ranks, len(rows)), **watched}
 
-    def _loss(self, found: Tensor, photos: Tensor, owner: Tensor, positions: Tensor) -> Tensor:
-        """Eq. 1 of chips' vectors, or Eq. 2 of patches' vectors at the photos' places."""
-        tau = self.settings.temperature
-        if self.level == "image":
-            return multi_positive_contrastive(found, photos, owner, temperature=tau)
-        size = self.model.settings.image_size
-        patches = sample_tokens(found.float(), owner, positions, size, mode=self.settings.sampling)
-        return pixel_contrastive(patches, photos, owner, chips=len(found), temperature=tau)
+    # --- tensors ------------------------------------------------------------------------------------------
 
-    def _tensors(self, pairs: PairSet, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Chips, photo embeddings, owners and positions of a batch."""
-        assert pairs.embeddings is not None
-        photos = torch.from_numpy(pairs.embeddings[batch.photos].astype(np.float32))
-        owner, positions = torch.from_numpy(batch.owner), torch.from_numpy(batch.positions)
-        chips = self._chips(pairs, batch.chips)
-        return chips, photos.to(self.device), owner.to(self.device), positions.to(self.device)
+    def _found(self, model: nn.Module, chips: Tensor) -> tuple[Tensor, ...]:
+        """What an encoder finds in chips, a tensor a level."""
+        if len(self.levels) > 1:
+            return tuple(model(chips, level="both"))
+        return (model(chips, level=self.levels[0]),)
+
+    def _tensors(self, pairs: PairSet, batch: Batch, share: Share, *, pixels: bool = True) -> Prepared:
+        """A batch as it is; without pixels its chips are empty."""
+        count = len(batch.chips)
+        rows = share.of(count)
+        taken = np.flatnonzero((batch.owner >= rows.start) & (batch.owner < rows.stop))
+        own = batch.photos[taken]
+        radius = torch.from_numpy(pairs.accuracy[own].astype(np.float32))
+        tagged = self.settings.tags > 0 and pairs.tags is not None and pairs.has_tags is not None
+        found = Prepared(
+            chips=self._chips(pairs, batch.chips[rows]) if pixels else torch.empty(rows.stop - rows.start, 0),
+            mine=torch.arange(rows.start, rows.stop),
+            total=count,
+            photos=_vectors(pairs.embeddings, batch.photos),
+            owner=torch.from_numpy(batch.owner),
+            taken=torch.from_numpy(taken),
+            positions=torch.from_numpy(batch.positions[taken]),
+            error=self.settings.place.error(radius, self.objective.usual),
+            headings=torch.from_numpy(pairs.heading[own].astype(np.float32)),
+            centres=torch.from_numpy(pairs.centres[batch.chips]),
+            tags=_vectors(pairs.tags, batch.photos) if tagged else None,
+            tagged=torch.from_numpy(pairs.has_tags[batch.photos]) if tagged and pairs.has_tags is not None else None,
+        )
+        moved: list[Any] = [part.to(self.device) if isinstance(part, Tensor) else part for part in found]
+        return Prepared(*moved)
 
     def _chips(self, pairs: PairSet, rows: NDArray[np.int64]) -> Tensor:
         """Normalised pixels of chips, (n, C, S, S)."""
-        return torch.from_numpy(pairs.sensor.normalise(pairs.chips[rows])).to(self.device)
+        return torch.from_numpy(pairs.sensor.normalise(pairs.pixels(rows))).to(self.device)
+
+
+def _vectors(matrix: object, rows: NDArray[np.int64]) -> Tensor:
+    """Rows of a matrix of embeddings, float32."""
+    return torch.from_numpy(np.asarray(matrix[rows], np.float32))  # type: ignore[index]
+
+
+def _check_alike(sets: Sequence[PairSet]) -> None:
+    """Refuse sets that one stem cannot read."""
+    kinds = {(pairs.sensor.name, pairs.gsd, pairs.shape[1:]) for pairs in sets}
+    if len(kinds) > 1:
+        named = ", ".join(f"{name} at {gsd:g} m ({shape[-1]} px)" for name, gsd, shape in sorted(kinds))
+        raise MixedSensors(
+            f"The pairs are of {named}, but a plain encoder has one stem and knows no scale: train an encoder of "
+            "several sensors (docs/scales.md), or one encoder a sensor."
+        )
 
 
 def _fair_draw(pairs: PairSet, seed: int) -> PairSet:

@@ -7,89 +7,41 @@ teacher's fingerprint, and never change.
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from geograft.errors import BadSetting, EmptySplit
+from geograft.errors import EmptySplit
 from geograft.models.checkpoints import save_model
 from geograft.models.model import Model, Origin
-from geograft.models.numerics import has_bfloat16
-from geograft.models.satellite import Level, SatelliteEncoder, preset_settings
+from geograft.models.multi import MultiEncoder, SensorView, bake, save_multi
+from geograft.models.satellite import Level, SatelliteEncoder
 from geograft.models.teacher import Teacher, load_teacher
 from geograft.pairs.dataset import PairSet, load_pairs
 from geograft.pairs.embeddings import embed_photos
+from geograft.pairs.mix import PairMix, load_mix
+from geograft.pairs.tags import embed_tags
 from geograft.tables import Manifest, write_manifest
-from geograft.training.loop import History, LoopSettings, fit
+from geograft.training.devices import Devices
+from geograft.training.encoders import AnyEncoder, by_sensor, make_encoder, start_pixel_from_image
+from geograft.training.estimate import Estimate, estimate
+from geograft.training.loop import History, Task, fit
+from geograft.training.scales import ScalesTask
+from geograft.training.settings import TrainingSettings
 from geograft.training.task import PairTask
+from geograft.training.watch import watch_world
+
+__all__ = ["TrainingSettings", "TrainingSummary", "estimate_training", "train"]
 
 logger = logging.getLogger(__name__)
 
 RUNS = "training"
-"""Folder of checkpoints and logs inside a model's folder, one subfolder a level."""
+"""Folder of checkpoints and logs inside a model's folder, one subfolder an encoder."""
 
+JOINT = "joint"
+"""Folder of the weights for all sensors, inside the folder of a training on several."""
 
-@dataclasses.dataclass(frozen=True)
-class TrainingSettings:
-    """What to train, and how. The defaults are those of the shipped mini models.
-
-    Attributes:
-        level: "image" (one embedding a chip), "pixel" (one a patch), or "both", one encoder each.
-        preset: the encoder's shape: "mini" (64 px chips), "mini-10m" (32 px) or "vit-b-16" (224 px).
-        teacher: what `load_teacher` takes.
-        epochs: passes over the pairs, of each level.
-        batch: chips a step, each with all its photos.
-        lr: highest learning rate.
-        weight_decay: AdamW's, on matrices only.
-        warmup: the share of the steps over which the learning rate rises.
-        temperature: tau of the losses.
-        jitter: strength of the brightness changes of each band; 0 for none.
-        start: "image" starts the pixel level from the image level where both are trained; "scratch" does not.
-        sampling: how a photo's place reads the patches: "bilinear" between them, "nearest" as in the paper.
-        bf16: compute in bfloat16: "on", "off", or "auto" where the machine has it.
-        seed: of everything random.
-        resume: go on where a killed run stopped; False starts anew.
-    """
-
-    level: Literal["image", "pixel", "both"] = "both"
-    preset: str = "mini"
-    teacher: str = "mini"
-    epochs: int = 10
-    batch: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05
-    temperature: float = 0.07
-    jitter: float = 0.1
-    start: Literal["image", "scratch"] = "image"
-    sampling: Literal["bilinear", "nearest"] = "bilinear"
-    bf16: Literal["auto", "on", "off"] = "auto"
-    seed: int = 0
-    resume: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse settings that train nothing."""
-        if self.batch < 1 or self.temperature <= 0 or self.jitter < 0 or self.seed < 0:
-            raise BadSetting("Training needs batch >= 1, temperature > 0, jitter >= 0 and seed >= 0.")
-        self.loop()
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """The levels to train, in this order."""
-        return ("image", "pixel") if self.level == "both" else (self.level,)
-
-    def loop(self) -> LoopSettings:
-        """What the loop needs of these."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return LoopSettings(
-            epochs=self.epochs,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            warmup=self.warmup,
-            seed=self.seed,
-            bf16=has_bfloat16(device) if self.bf16 == "auto" else self.bf16 == "on",
-        )
+Paths = Path | str | Sequence[Path | str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +49,7 @@ class TrainingSummary:
     """What came of a training.
 
     Attributes:
-        folder: the model's folder.
+        folder: the model's folder; with several sensors it holds a model folder for each, called by the sensor.
         chips: chips that were learnt from.
         pairs: (chip, photo) pairs that were learnt from.
         metrics: of each level the figures of its best epoch: `loss`, `val_loss`, `recall_1pc`, `recall_10pc`,
@@ -112,20 +64,48 @@ class TrainingSummary:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+    """What a training reads.
+
+    Attributes:
+        teacher: whose embeddings are learnt.
+        learn: the pairs of each sensor.
+        check: the pairs of each sensor to validate on; sensors without any are left out.
+        regions: simulated regions that these lie in.
+        settings: what and how.
+    """
+
+    teacher: Teacher
+    learn: dict[str, PairMix]
+    check: dict[str, PairSet]
+    regions: tuple[Path, ...]
+    settings: TrainingSettings
+
+
 def train(
-    pairs: Path, out: Path, *, settings: TrainingSettings | None = None, validation: Path | None = None
+    pairs: Paths,
+    out: Path | str,
+    *,
+    settings: TrainingSettings | None = None,
+    validation: Paths = (),
+    regions: Sequence[Path | str] = (),
 ) -> TrainingSummary:
     """Train satellite encoders on pairs, without text.
 
-    Writes a model folder (the best epoch of each level), and under `training/<level>` the last and the best checkpoint
-    and `log.jsonl`. Run again with the same arguments to go on after a kill.
+    Writes a model folder (the best epoch of each encoder), and under `training/<level>` the last and the best
+    checkpoint and `log.jsonl`. Run again with the same arguments to go on after a kill. Started by `torchrun` or on
+    Ray, all processes train together and the first one writes.
 
     Args:
-        pairs: a folder of pairs; its split "train" is learnt from.
+        pairs: folders of pairs, whose split "train" is learnt from. Those of one sensor are trained on as one set;
+            those of several sensors train one encoder with a stem for each.
         out: the model's folder.
         settings: what and how.
-        validation: a folder of pairs of another place, all of it measured after each epoch; the split "validation"
-            of `pairs` where None.
+        validation: folders of pairs of another place, all of them measured after each epoch, one a sensor; the split
+            "validation" of `pairs` where empty.
+        regions: folders of simulated regions that the validation pairs lie in: maps and chips named by words are then
+            measured on their truth after each epoch. It is reported, and chooses nothing.
 
     Returns:
         Where the model lies and what it reaches.
@@ -133,111 +113,169 @@ def train(
     Raises:
         MissingInput: a folder holds no pairs.
         EmptySplit: there is nothing to learn from.
+        BadSetting: preset and chips do not fit.
         OutputExists: `out` holds a run with other inputs or settings.
         TrainingDiverged: the loss is not finite.
+        OutOfMemory: a step does not fit; the sentence names what helps.
     """
-    settings = settings or TrainingSettings()
-    teacher = load_teacher(settings.teacher)
-    embed_photos(Path(pairs), teacher)
-    learn = load_pairs(Path(pairs), split="train", teacher=teacher.fingerprint)
-    check = _validation(Path(pairs), validation, teacher)
-    encoders: dict[Level, SatelliteEncoder] = {}
-    histories: dict[Level, History] = {}
-    for level in settings.levels:
-        encoder = make_encoder(learn, settings, dim=teacher.dim)
-        if level == "pixel" and "image" in encoders and settings.start == "image":
-            start_pixel_from_image(encoder, encoders["image"])
-        task = PairTask(encoder, level, learn, check, settings)
-        identity = _identity(level, learn, check, teacher, settings)
-        folder = Path(out) / RUNS / level
-        histories[level] = fit(task, folder, settings.loop(), identity=identity, resume=settings.resume)
-        encoders[level] = encoder.cpu()
-    summary = _summary(Path(out), learn, histories)
-    _save(encoders, summary, learn, teacher, settings)
+    settings, devices = settings or TrainingSettings(), Devices()
+    inputs = _read(_listed(pairs), _listed(validation), regions, settings, devices)
+    encoders: dict[Level, AnyEncoder] = {}
+    histories: dict[str, History] = {}
+    for levels in settings.runs:
+        task = _task(inputs, levels, encoders)
+        name = "joint" if len(levels) > 1 else levels[0]
+        identity = _identity(name, inputs)
+        folder = Path(out) / RUNS / name
+        histories[name] = fit(task, folder, settings.loop(), identity=identity, resume=settings.resume)
+        encoders |= dict.fromkeys(levels, task.model.cpu())  # type: ignore[arg-type]
+    summary = _summary(Path(out), inputs, histories)
+    devices.from_main(lambda: _save(encoders, summary, inputs))
     return summary
 
 
-def make_encoder(pairs: PairSet, settings: TrainingSettings, *, dim: int) -> SatelliteEncoder:
-    """An encoder of the preset's shape with random weights of the seed, for the chips of `pairs`.
+def estimate_training(pairs: Paths, *, settings: TrainingSettings | None = None) -> Estimate:
+    """What `train` would take in memory and time, measured on a few steps; nothing is written but embeddings.
+
+    Args:
+        pairs: as for `train`.
+        settings: as for `train`; of several encoders the last one is measured, and hours are those of all.
 
     Raises:
-        BadSetting: the preset takes chips of another size.
+        Others: as `train`.
     """
-    shape = preset_settings(settings.preset, bands=pairs.sensor.bands, dim=dim)
-    size = pairs.chips.shape[-1]
-    if size != shape.image_size:
-        raise BadSetting(
-            f"The preset {settings.preset} takes chips of {shape.image_size} px, but the pairs have {size} px: "
-            "make pairs with that chip_size, or take another preset."
-        )
-    torch.manual_seed(settings.seed)
-    return SatelliteEncoder(shape)
+    settings = settings or TrainingSettings()
+    inputs = _read(_listed(pairs), [], (), settings, Devices())
+    found = estimate(_task(inputs, settings.runs[-1], {}), settings.loop())
+    return dataclasses.replace(found, hours=found.hours * len(settings.runs))
 
 
-def start_pixel_from_image(pixel: SatelliteEncoder, image: SatelliteEncoder) -> None:
-    """Start a pixel-level encoder where an image-level one ended, its projector from the image level's head."""
-    pixel.load_state_dict(image.state_dict())
-    norm, linear = pixel.projector
-    backbone = image.satellite_image_backbone
-    norm.load_state_dict(backbone.vision_model.post_layernorm.state_dict())
-    linear.load_state_dict(backbone.visual_projection.state_dict())
+# --- inputs -----------------------------------------------------------------------------------------------
 
 
-def _validation(pairs: Path, other: Path | None, teacher: Teacher) -> PairSet | None:
-    """What each epoch is measured on, or None where there is nothing."""
-    if other is not None:
-        embed_photos(Path(other), teacher)
-        return load_pairs(Path(other), split=None, teacher=teacher.fingerprint)
-    try:
-        return load_pairs(pairs, split="validation", teacher=teacher.fingerprint)
-    except EmptySplit:
-        logger.warning("%s has no validation split: the best epoch is the one of the lowest training loss", pairs)
-        return None
+def _listed(folders: Paths) -> list[Path]:
+    """One folder or several as a list."""
+    return [Path(folders)] if isinstance(folders, (str, Path)) else [Path(folder) for folder in folders]
 
 
-def _identity(
-    level: Level, learn: PairSet, check: PairSet | None, teacher: Teacher, settings: TrainingSettings
-) -> dict[str, Any]:
+def _read(
+    pairs: list[Path],
+    validation: list[Path],
+    regions: Sequence[Path | str],
+    settings: TrainingSettings,
+    devices: Devices,
+) -> _Inputs:
+    """Embed what is not embedded yet, and read the tables."""
+    teacher = load_teacher(settings.teacher)
+    with devices.first():
+        for folder in [*pairs, *validation]:
+            embed_photos(folder, teacher)
+            if settings.tags and folder in pairs:
+                embed_tags(folder, teacher)
+    options: dict[str, Any] = {"teacher": teacher.fingerprint, "memory_gb": settings.memory_gb}
+    mix = load_mix(pairs, split="train", tags=settings.tags > 0, **options)
+    if validation:
+        check = {one.sensor.name: one for one in (load_pairs(folder, **options) for folder in validation)}
+    else:
+        check = _own_validation(pairs, options)
+    return _Inputs(teacher, by_sensor(mix.sets), check, tuple(map(Path, regions)), settings)
+
+
+def _own_validation(pairs: list[Path], options: dict[str, Any]) -> dict[str, PairSet]:
+    """The validation split of each sensor's first folder that has one."""
+    found: dict[str, PairSet] = {}
+    for folder in pairs:
+        try:
+            one = load_pairs(folder, split="validation", **options)
+        except EmptySplit:
+            logger.warning("%s has no validation split: the best epoch is the one of the lowest training loss", folder)
+        else:
+            found.setdefault(one.sensor.name, one)
+    return found
+
+
+def _task(inputs: _Inputs, levels: tuple[Level, ...], encoders: Mapping[Level, AnyEncoder]) -> Task:
+    """The task of an encoder, begun as the settings say."""
+    encoder = make_encoder(inputs.learn, inputs.settings, dim=inputs.teacher.dim)
+    if levels == ("pixel",) and "image" in encoders and inputs.settings.start == "image":
+        start_pixel_from_image(encoder, encoders["image"])
+    if not isinstance(encoder, MultiEncoder):
+        (name,) = inputs.learn
+        return _pair_task(encoder, levels, name, inputs)
+    tasks = {name: _pair_task(SensorView(encoder, name), levels, name, inputs) for name in inputs.learn}
+    return ScalesTask(encoder, tasks, seed=inputs.settings.seed)
+
+
+def _pair_task(
+    model: SatelliteEncoder | SensorView, levels: tuple[Level, ...], sensor: str, inputs: _Inputs
+) -> PairTask:
+    """The task of one sensor's pairs."""
+    check, settings = inputs.check.get(sensor), inputs.settings
+    watch = None
+    if inputs.regions and check is not None:
+        watch = watch_world(check, inputs.regions, encoder=inputs.teacher, level=levels[-1], seed=settings.seed)
+    return PairTask(model, levels, inputs.learn[sensor], check, settings, watch=watch)
+
+
+def _identity(name: str, inputs: _Inputs) -> dict[str, Any]:
     """What makes a run this run: chips, photos, teacher and settings."""
     digest = hashlib.sha256()
-    for part in (learn, check):
-        for ids in (part.chip_ids, part.photo_ids) if part is not None else ():
+    sets = [one for mix in inputs.learn.values() for one in mix.sets]
+    for part in (*sets, *inputs.check.values()):
+        for ids in (part.chip_ids, part.photo_ids):
             digest.update("\n".join(map(str, ids)).encode())
-    kept = {**dataclasses.asdict(settings), "level": level}
-    kept.pop("resume")
-    kept.pop("bf16")
-    return {"pairs": digest.hexdigest()[:16], "teacher_fingerprint": teacher.fingerprint, **kept}
+    return {
+        **inputs.settings.identity(),
+        "level": name,
+        "pairs": digest.hexdigest()[:16],
+        "windows": [one.windows for one in sets],
+        "teacher_fingerprint": inputs.teacher.fingerprint,
+    }
 
 
-def _summary(out: Path, learn: PairSet, histories: dict[Level, History]) -> TrainingSummary:
+# --- outputs ----------------------------------------------------------------------------------------------
+
+
+def _summary(out: Path, inputs: _Inputs, histories: dict[str, History]) -> TrainingSummary:
     metrics: dict[str, dict[str, float]] = {
-        level: {**history.best, "epoch": history.best_epoch + 1} for level, history in histories.items()
+        name: {**history.best, "epoch": history.best_epoch + 1} for name, history in histories.items()
     }
     seconds = sum(history.seconds for history in histories.values())
-    return TrainingSummary(out, len(learn), len(learn.owner), metrics, round(seconds, 1))
+    sets = [one for mix in inputs.learn.values() for one in mix.sets]
+    chips, pairs = sum(map(len, sets)), sum(len(one.owner) for one in sets)
+    return TrainingSummary(out, chips, pairs, metrics, round(seconds, 1))
 
 
-def _save(
-    encoders: dict[Level, SatelliteEncoder],
-    summary: TrainingSummary,
-    learn: PairSet,
-    teacher: Teacher,
-    settings: TrainingSettings,
-) -> None:
-    """Write the model folder and its manifest."""
-    how = {key: value for key, value in dataclasses.asdict(settings).items() if key != "resume"}
-    counts = {"chips": summary.chips, "pairs": summary.pairs}
-    metrics = {f"{level}.{key}": value for level, figures in summary.metrics.items() for key, value in figures.items()}
-    origin = Origin(training={**counts, **how}, metrics=metrics)
-    model = Model(
-        encoders, sensor=learn.sensor, teacher=teacher, gsd=learn.gsd, origin=origin, name=summary.folder.name
-    )
-    save_model(model, summary.folder)
+def _save(encoders: Mapping[Level, AnyEncoder], summary: TrainingSummary, inputs: _Inputs) -> None:
+    """Write the model folders and a manifest."""
+    several = {level: encoder for level, encoder in encoders.items() if isinstance(encoder, MultiEncoder)}
+    if several:
+        save_multi(several, summary.folder / JOINT)
+        for sensor in inputs.learn:
+            _save_model(bake(several, sensor), summary, inputs, sensor, summary.folder / sensor)
+    else:
+        (sensor,) = inputs.learn
+        plain = {level: encoder for level, encoder in encoders.items() if isinstance(encoder, SatelliteEncoder)}
+        _save_model(plain, summary, inputs, sensor, summary.folder)
     manifest = Manifest(
         "train",
-        inputs={"pairs": summary.chips, "teacher": teacher.fingerprint},
-        settings=settings,
+        inputs={"pairs": summary.chips, "teacher": inputs.teacher.fingerprint},
+        settings=inputs.settings,
         counts={"done": summary.chips, "skipped": {}, "failed": {}},
         extra={"metrics": summary.metrics},
     )
     write_manifest(summary.folder / "manifest.json", manifest)
+
+
+def _save_model(
+    encoders: Mapping[Level, SatelliteEncoder], summary: TrainingSummary, inputs: _Inputs, sensor: str, folder: Path
+) -> None:
+    """Write the model of one sensor."""
+    kept = dataclasses.asdict(inputs.settings)
+    how = {key: value for key, value in kept.items() if key not in {"resume", "memory_gb", "save_minutes"}}
+    counts = {"chips": summary.chips, "pairs": summary.pairs, "sensors": list(inputs.learn)}
+    metrics = {f"{level}.{key}": value for level, figures in summary.metrics.items() for key, value in figures.items()}
+    pairs = inputs.learn[sensor].sets[0]
+    origin = Origin(training={**counts, **how}, metrics=metrics)
+    model = Model(encoders, sensor=pairs.sensor, teacher=inputs.teacher, gsd=pairs.gsd, origin=origin, name=folder.name)
+    save_model(model, folder)

@@ -176,6 +176,7 @@ def test_a_run_killed_inside_an_epoch_goes_on_from_that_step(tmp_path, moment, e
     assert task.seen[0] == moment
     assert weights(task) == weights(whole)
     assert history.epochs == unbroken.epochs
+    assert (tmp_path / "cut" / "best.pt").read_bytes() == (tmp_path / "whole" / "best.pt").read_bytes()
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "cut")]
     assert len(logs[0]) == len(logs[1])
 

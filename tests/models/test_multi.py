@@ -189,6 +189,9 @@ def test_a_view_of_one_sensor_learns_for_the_whole():
         assert torch.equal(view(chips, level="pixel"), whole.tokens(chips, sensor="coarse"))
         assert torch.equal(view(chips), whole.embed(chips, sensor="coarse"))
         assert torch.equal(view.tokens(chips, level="image"), whole.tokens(chips, sensor="coarse", level="image"))
+        for found in (view(chips, level="both"), whole(chips, sensor="coarse", level="both")):
+            assert torch.equal(found[0], view.embed(chips))
+            assert torch.equal(found[1], view.tokens(chips))
     assert view.settings == whole.at("coarse").settings
     view.embed(chips)[0, 0].backward()
     assert whole.embeddings.kernels[1].grad.abs().sum() > 0

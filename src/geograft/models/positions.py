@@ -98,8 +98,8 @@ class ScalePositions(nn.Module):
         with torch.autocast(device.type, enabled=False):
             step = stem.patch_size * stem.gsd / self.unit
             waves = metric_encoding(stem.grid, step, self.position_embedding.shape[1]).to(device)
-            place = functional.pad(self.metric(waves), (0, 0, 1, 0))
-            scale = self.scale(scale_features(stem.gsd).to(device))
+            place: Tensor = functional.pad(self.metric(waves), (0, 0, 1, 0))
+            scale: Tensor = self.scale(scale_features(stem.gsd).to(device))
             return resample_positions(self.position_embedding, stem.grid) + place + scale
 
 
@@ -136,7 +136,8 @@ class ScaleEmbeddings(nn.Module):
             )
         patches = functional.conv2d(chips.to(kernels.dtype), kernels, stride=stem.patch_size)
         whole = self.class_embedding.expand(len(chips), 1, -1)
-        return torch.cat([whole, patches.flatten(2).transpose(1, 2)], dim=1) + self.positions(stem)
+        positions: Tensor = self.positions(stem)
+        return torch.cat([whole, patches.flatten(2).transpose(1, 2)], dim=1) + positions
 
     def kernel(self, sensor: str) -> Tensor:
         """The patch embedding of a known sensor, (width, C, patch, patch)."""

@@ -183,5 +183,5 @@ def resample_kernels(kernels: Tensor, patch: int) -> Tensor:
     resized = functional.interpolate(pixels, (patch, patch), mode="bilinear", align_corners=False, antialias=True)
     transposed = resized.reshape(old * old, patch * patch)  # row i is B applied to pixel i, so this is B^T
     inverse = torch.linalg.pinv(transposed).to(kernels.device)
-    flat = kernels.flatten(2).double() @ inverse.T
+    flat: Tensor = kernels.flatten(2).double() @ inverse.T
     return flat.reshape(*kernels.shape[:2], patch, patch).to(kernels.dtype)

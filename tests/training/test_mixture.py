@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from geograft.errors import OwnerlessChip
 from geograft.training.losses import pixel_contrastive
-from geograft.training.mixture import mixture_contrastive
+from geograft.training.mixture import mixture_contrastive, roughness
 from geograft.training.negatives import NegativeSettings
 
 TAU = 0.07
@@ -114,3 +114,16 @@ def test_a_chip_without_photos_is_refused():
     tokens, photos, owner, shares = batch_of([2, 1])
     with pytest.raises(OwnerlessChip):
         mixture_contrastive(torch.cat([tokens, tokens[:1]]), photos, owner, shares)
+
+
+def test_roughness_is_the_mean_over_neighbours_and_adds_up_over_ranks():
+    tokens, *_ = batch_of([1, 1, 1])
+    expected = 0.0
+    for chip in tokens:
+        down = [((chip[:, row + 1, col] - chip[:, row, col]) ** 2).sum() for row in range(2) for col in range(3)]
+        right = [((chip[:, row, col + 1] - chip[:, row, col]) ** 2).sum() for row in range(3) for col in range(2)]
+        expected = expected + (sum(down) / 6 + sum(right) / 6) / 3
+    assert float(roughness(tokens)) == pytest.approx(float(expected), abs=1e-12)
+    parts = roughness(tokens[:1], count=3) + roughness(tokens[1:], count=3)
+    assert float(parts) == pytest.approx(float(expected), abs=1e-12)
+    assert float(roughness(tokens[:, :, :1, :1])) == 0

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from geograft import __version__
-from geograft.cli import export, fetch, models, pairs, photos, scenes
+from geograft.cli import export, fetch, models, pairs, photos, scenes, train
 from geograft.cli.options import Classes, Config, Json, Level, Model, Seed, Sensor, Stride, settings_of
 from geograft.console import VECTOR_SUFFIXES, show, show_table
 from geograft.errors import BadSetting, GeograftError, path_problem
@@ -110,31 +110,8 @@ app.command()(fetch.fetch)
 app.command()(export.export)
 app.command()(export.push)
 app.command()(models.models)
+app.command()(train.train)
 app.add_typer(pairs.app, name="pairs")
-
-
-@app.command()
-def train(
-    pair_folder: Annotated[Path, typer.Argument(metavar="PAIRS", help="Folder of pairs.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the model.")],
-    level: Annotated[str | None, typer.Option(help="image, pixel or both.", show_default="both")] = None,
-    teacher: Annotated[str | None, typer.Option(help="mini, words, a CLIP folder …", show_default="mini")] = None,
-    preset: Annotated[str | None, typer.Option(help="mini, mini-10m, vit-b-16.", show_default="mini")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the pairs.", show_default="10")] = None,
-    seed: Seed = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Train a satellite encoder on pairs; run again to resume.
-
-    Example: `geograft train pairs/ model/ --level both --epochs 20`
-    """
-    from geograft.training.trainer import TrainingSettings, train
-
-    settings = settings_of(
-        TrainingSettings, config, level=level, teacher=teacher, preset=preset, epochs=epochs, seed=seed
-    )
-    show(train(pair_folder, out, settings=settings), as_json)
 
 
 @app.command()

@@ -80,6 +80,24 @@ def mixture_contrastive(
     return -(likelihood * weight[taken].to(likelihood.dtype)).sum()
 
 
+def roughness(tokens: Tensor, *, count: int | None = None) -> Tensor:
+    """How much neighbouring patches differ: the mean of ‖s[p] − s[q]‖² below and beside, the two added.
+
+    Most patches of a chip own no photo. Land is mostly what lies beside it, so a light pull together teaches them too.
+
+    Args:
+        tokens: unit embeddings, (n, D, h, w).
+        count: chips of the whole batch, where these are a rank's part of it.
+
+    Returns:
+        Scalar in [0, 8]; shares of ranks add up to that of the batch.
+    """
+    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    steps = [tokens.diff(dim=axis) for axis in (2, 3)]
+    apart = [step.square().sum(dim=1).flatten(1).mean(dim=1) for step in steps if step.numel()]
+    return torch.stack(apart).sum() / (count or len(tokens)) if apart else tokens.sum() * 0
+
+
 def _own_scores(patches: Tensor, photos: Tensor, owner: Tensor) -> Tensor:
     """Cosines of each photo with every patch of its chip, (P, T), by one product of padded batches.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from geograft.models.satellite import EncoderShape, Level, sample_tokens
 from geograft.pairs.dataset import PairSet
 from geograft.training.losses import multi_positive_contrastive, pixel_contrastive
-from geograft.training.mixture import mixture_contrastive
+from geograft.training.mixture import mixture_contrastive, roughness
 from geograft.training.negatives import NegativeSettings
 from geograft.training.partition import Hidden
 from geograft.training.places import place_shares
@@ -125,11 +125,17 @@ class Objective:
             found: of each level the vectors of chips (n, D), or of their patches (n, D, h, w).
             batch: what they are compared with.
         """
-        loss = self._levels(found, batch)
+        loss = self._levels(found, batch) + self._smoothness(found, batch)
         if batch.tags is None or batch.tagged is None or not bool(batch.tagged.any()):
             return loss
         words, stay = batch.only(batch.tagged, batch.tags)
         return loss + self.settings.tags * self._levels([vectors[stay] for vectors in found], words)
+
+    def _smoothness(self, found: Sequence[Tensor], batch: Prepared) -> Tensor | float:
+        """What unlike neighbours of patches cost."""
+        if not self.settings.smooth or "pixel" not in self.levels:
+            return 0.0
+        return self.settings.smooth * roughness(found[self.levels.index("pixel")], count=batch.total)
 
     def _levels(self, found: Sequence[Tensor], batch: Prepared) -> Tensor:
         parts = [self._level(level, vectors, batch) for level, vectors in zip(self.levels, found, strict=True)]

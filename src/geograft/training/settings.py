@@ -31,6 +31,7 @@ class TrainingSettings:
         method: the pixel level's loss: "mixture" (the place of a photo is unknown) or "point" (Eq. 2).
         sampling: how "point" reads the patches at a photo's place: "bilinear", or "nearest" as in the paper.
         place: what "mixture" believes of places.
+        smooth: weight of how much neighbouring patches differ; 0 for none, as in the paper.
         epochs: passes over the pairs, of each level.
         batch: chips a step, each with all its photos.
         lr: highest learning rate.
@@ -63,6 +64,7 @@ class TrainingSettings:
     method: Literal["mixture", "point"] = "mixture"
     sampling: Literal["bilinear", "nearest"] = "bilinear"
     place: PlaceSettings = dataclasses.field(default_factory=PlaceSettings)
+    smooth: float = 0.3
     epochs: int = 10
     batch: int = 64
     lr: float = 1e-3
@@ -87,7 +89,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
-        none_below = {"jitter": self.jitter, "tags": self.tags, "apart_m": self.apart_m}
+        none_below = {"jitter": self.jitter, "tags": self.tags, "smooth": self.smooth, "apart_m": self.apart_m}
         if wrong := [name for name, value in none_below.items() if value < 0]:
             raise BadSetting(f"{wrong[0]} must be at least 0, not {none_below[wrong[0]]}.")
         if self.batch < 1 or (self.temperature is not None and self.temperature <= 0):

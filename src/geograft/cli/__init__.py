@@ -14,7 +14,7 @@ import typer
 
 from geograft import __version__
 from geograft.cli import export, fetch, models, pairs, photos, scenes, train
-from geograft.cli.options import Classes, Config, Json, Level, Model, Seed, Sensor, Stride, settings_of
+from geograft.cli.options import Classes, Config, Json, Level, Model, Sensor, Stride, settings_of
 from geograft.console import VECTOR_SUFFIXES, show, show_table
 from geograft.errors import BadSetting, GeograftError, path_problem
 

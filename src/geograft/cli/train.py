@@ -42,7 +42,7 @@ def train(
 
     `geograft train naip/ sentinel/ model/ --level joint` trains one encoder for two sensors.
 
-    `torchrun --nproc-per-node 4 -m geograft.cli train pairs/ model/ --preset vit-b-16 --init openai/clip-vit-base-patch16`
+    `torchrun --nproc-per-node 4 -m geograft.cli train pairs/ model/ --preset vit-b-16`
 
     `geograft train pairs/ model/ --engine ray --workers 8 --gpus`
     """

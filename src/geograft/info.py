@@ -130,7 +130,9 @@ def _model(what: str) -> dict[str, Any]:
         "ground sample distance": f"{model.gsd:g} m",
         "chip": f"{model.chip_size} px, patches of {model.patch_size} px",
         "embedding": model.dim,
-        "teacher": f"{model.teacher_name} ({model.teacher_fingerprint})",
+        "teacher": f"{model.teacher_name} ({model.teacher_fingerprint})" if model.has_teacher else None,
         "fingerprint": model.fingerprint,
+        "licence": model.origin.licence or None,
+        "backend": model.backend,
         **{str(name): value for name, value in model.origin.metrics.items()},
     }

@@ -176,7 +176,7 @@ class Model:
 
     def weights(self) -> dict[str, Tensor]:
         """The weights as a model folder stores them: float16, keys "image.*" and "pixel.*", or "joint.*" once."""
-        stored: dict[str, Encoder] = {JOINT: self._any} if self.joint else {**self.encoders}
+        stored: dict[str, Encoder] = {JOINT: self._any} if self.joint else dict(self.encoders.items())
         return {
             f"{level}.{key}": value.detach().to("cpu", torch.float16).contiguous()
             for level, encoder in stored.items()

@@ -241,7 +241,7 @@ class SatelliteEncoder(nn.Module):
         """
         vectors = functional.normalize(self._read_out(hidden, level), dim=-1)
         grid = math.isqrt(hidden.shape[1])
-        return vectors.transpose(1, 2).reshape(len(hidden), -1, grid, grid)
+        return vectors.transpose(1, 2).reshape(-1, self.settings.dim, grid, grid)  # traced graphs keep any batch
 
     def both(self, chips: Tensor) -> tuple[Tensor, Tensor]:
         """`embed` and `tokens` of the same chips, by one pass of the transformer."""

@@ -52,9 +52,11 @@ def _first_token(layer: Any, hidden: Tensor) -> Tensor:
     seen = functional.scaled_dot_product_attention(query, key, value, scale=attention.scale)
     first = hidden[:, :1] + attention.out_proj(seen.transpose(1, 2).flatten(2))
     first = first + layer.mlp(layer.layer_norm2(first))
-    return first[:, 0]
+    token: Tensor = first[:, 0]
+    return token
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
     """Tokens (N, T, W) by head, (N, heads, T, W / heads)."""
-    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    parts: Tensor = tokens.unflatten(2, (heads, -1))  # type: ignore[no-untyped-call]
+    return parts.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Recipes of training side by side on World-1: each with the same encoder, epochs and seeds, judged on the test regions.
+"""Recipes of training side by side on World-1: the same encoder, epochs and seeds, judged on the test regions.
 
     python scripts/recipes.py --work work/mini --recipes faithful mixture heading best --seeds 0 1 2
 

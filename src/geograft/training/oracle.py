@@ -97,9 +97,9 @@ class Oracle(nn.Module):
         with inference(next(self.parameters()).device):
             for start in range(0, len(pixels), 256):
                 chips = torch.from_numpy(self.sensor.normalise(pixels[start : start + 256]))
-                dense, whole = self(chips)
-                classes.append(dense.argmax(1).numpy())
-                logits.append(whole.numpy())
+                dense, whole = self(chips.to(next(self.parameters()).device))
+                classes.append(dense.argmax(1).cpu().numpy())
+                logits.append(whole.cpu().numpy())
         return np.concatenate(classes), np.concatenate(logits)
 
 
@@ -267,7 +267,8 @@ class _OracleTask:
         cover = turn(cover[:, None], ways)[:, 0]
         counts = int((cover != _IGNORED).sum()), int((labels != _IGNORED).sum())
         own = share.of(len(chips))
-        return _Prepared(chips[own], cover[own], labels[own], counts)
+        chips, cover, labels = self._there(chips[own], cover[own], labels[own])
+        return _Prepared(chips, cover, labels, counts)
 
     def rows(self, prepared: _Prepared) -> int:
         return len(prepared.chips)
@@ -283,7 +284,7 @@ class _OracleTask:
         parts = np.array_split(np.arange(len(pairs)), -(-len(pairs) // 256))
         sums = np.zeros(5)
         for rows in parts:
-            chips, cover, labels = _tensors(self.check, rows)
+            chips, cover, labels = self._there(*_tensors(self.check, rows))
             pixels, whole = model(chips)
             counts = int((cover != _IGNORED).sum()), int((labels != _IGNORED).sum())
             sums += [
@@ -298,6 +299,11 @@ class _OracleTask:
             "pixel_accuracy": float(sums[1] / max(sums[2], 1)),
             "top1": float(sums[3] / max(sums[4], 1)),
         }
+
+    def _there(self, *tensors: Tensor) -> Iterator[Tensor]:
+        """Tensors where the model computes."""
+        device = next(self.oracle.parameters()).device
+        return (tensor.to(device) for tensor in tensors)
 
     def _loss(self, pixels: Tensor, whole: Tensor, truth: _Prepared) -> Tensor:
         """Mean over the batch's labelled pixels, and over its labelled chips at the set weight."""

@@ -199,6 +199,11 @@ class _TeacherTask:
         self.mean, self.std = statistics(learn.pixels)
         self.steps = len(learn) // settings.batch
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device  # type: ignore[no-any-return]
+
     def batches(self, epoch: int, *, skip: int = 0) -> Iterator[tuple[NDArray[np.int64], int]]:
         """Rows of the photos of each step, and the seed of what is drawn for them."""
         draw = np.random.default_rng([self.settings.seed, epoch])
@@ -224,7 +229,9 @@ class _TeacherTask:
         photos = torch.from_numpy(self.learn.pixels[rows]).permute(0, 3, 1, 2).float() / 255
         dice = torch.Generator().manual_seed(seed)
         photos = self._normalise(augment_photos(photos, dice))
-        return _Prepared(photos, self._chosen(len(photos), dice), ids, mask, torch.from_numpy(which))
+        chosen, there = self._chosen(len(photos), dice), self.device
+        seen = None if chosen is None else chosen.to(there)
+        return _Prepared(photos.to(there), seen, ids.to(there), mask.to(there), torch.from_numpy(which).to(there))
 
     def rows(self, prepared: _Prepared) -> int:
         """The number of photos."""
@@ -250,13 +257,17 @@ class _TeacherTask:
     def encode_photos(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Unit vectors of photos (N, S, S, 3), (N, dim)."""
         with torch.inference_mode():
-            parts = [self._see(self._prepare(part)) for part in np.array_split(pixels, len(pixels) // 256 + 1)]
-        return torch.cat(parts).float().numpy()
+            parts = [
+                self._see(self._prepare(part).to(self.device))
+                for part in np.array_split(pixels, len(pixels) // 256 + 1)
+            ]
+        return torch.cat(parts).float().cpu().numpy()
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors of texts, (N, dim)."""
         with torch.inference_mode():
-            return self._read(*tokenise(self.tokenizer, texts)).float().numpy()
+            ids, mask = tokenise(self.tokenizer, texts)
+            return self._read(ids.to(self.device), mask.to(self.device)).float().cpu().numpy()
 
     def _prepare(self, pixels: NDArray[np.uint8]) -> Tensor:
         return self._normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)

@@ -6,6 +6,8 @@ from torch import nn
 from geograft.errors import BadSetting, ExportFailed, MissingExtra, ModelMismatch
 from geograft.models.inference import backends, graphs
 from geograft.models.inference.backends import Machine, candidates, open_backend
+from geograft.models.inference.eager import TorchBackend
+from geograft.models.inference.parity import measure_parity, probe_chips
 from geograft.models.model import Model
 
 EVERYTHING = frozenset({"openvino", "nncf", "onnx", "onnxruntime"})
@@ -150,7 +152,9 @@ def test_auto_passes_over_a_backend_whose_vectors_stray(make_model, monkeypatch,
     np.testing.assert_array_equal(model.embed_chips(chips), expected)
 
 
-def test_an_encoder_that_cannot_be_traced_is_named(make_encoder, small_sensor, teacher):
+def test_an_encoder_that_cannot_be_traced_is_named_and_auto_leaves_it_to_torch(
+    make_encoder, small_sensor, teacher, monkeypatch
+):
     pytest.importorskip("onnxruntime")
 
     class Odd(nn.Module):
@@ -161,7 +165,30 @@ def test_an_encoder_that_cannot_be_traced_is_named(make_encoder, small_sensor, t
             self.settings = make_encoder().settings
 
         def embed(self, chips):
-            return torch.from_numpy(np.fft.fft(chips.numpy())).real
+            return torch.from_numpy(np.sort(chips.numpy().reshape(len(chips), -1))[:, :16].copy())
+
+        def tokens(self, chips, *, level):  # noqa: ARG002
+            return chips.new_ones(len(chips), 16, 4, 4)
 
     with pytest.raises(ExportFailed, match="image encoder does not become ONNX"):
         Model({"image": Odd()}, sensor=small_sensor, teacher=teacher).use_backend("onnx")
+    model = Model({"image": Odd()}, sensor=small_sensor, teacher=teacher)
+    monkeypatch.setattr(backends, "candidates", lambda _machine, *, calibrated: ("onnx", "torch"))  # noqa: ARG005
+    assert model.use_backend("auto") == "torch"
+
+
+def test_a_graph_of_another_shape_is_no_model(make_model):
+    class Shorter:
+        """Gives half of the numbers."""
+
+        name = "shorter"
+
+        def embed(self, chips):
+            return np.ones((len(chips), 8), np.float32)
+
+        def tokens(self, chips, *, level):  # noqa: ARG002
+            return np.ones((len(chips), 8, 4, 4), np.float32)
+
+    encoders = make_model().encoders
+    with pytest.raises(ExportFailed, match=r"shorter gives vectors of the shape \(.*8\)"):
+        measure_parity(encoders, TorchBackend(encoders), Shorter(), probe_chips(encoders))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geograft.errors import BadSetting
+from geograft.errors import BadSetting, ExportFailed
 from geograft.models.inference.eager import Backend, TorchBackend, device_of
 from geograft.models.inference.graphs import (
     EMBEDDING,
@@ -123,15 +123,17 @@ def _fastest(model: "Model", chips: NDArray[np.float32] | None) -> Backend:
     if chips is not None and len(chips) >= 2 * PROBES:
         chips = chips[:-PROBES]
     reference = TorchBackend(encoders, bf16=False)
-    for name in candidates(Machine.here(next(iter(encoders.values()))), calibrated=chips is not None):
-        backend = _open(encoders, name, chips)
-        if name == "torch":
-            break
-        parity = measure_parity(encoders, reference, backend, probes)
+    for name in candidates(Machine.here(next(iter(encoders.values()))), calibrated=chips is not None)[:-1]:
+        try:
+            backend = _open(encoders, name, chips)
+            parity = measure_parity(encoders, reference, backend, probes)
+        except ExportFailed as error:
+            logger.info("%s is not used: %s", name, error)
+            continue
         if parity.safe:
-            break
+            return backend
         logger.info("%s is not used: cosine %.5f", name, parity.cosine_low)
-    return backend
+    return TorchBackend(encoders)
 
 
 def _open(encoders: Mapping[Level, Encoder], name: str, chips: NDArray[np.float32] | None) -> Backend:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geograft.errors import ExportFailed
 from geograft.models.inference.eager import Backend
 from geograft.models.satellite import Encoder, Level
 
@@ -61,8 +62,19 @@ def compare(expected: NDArray[np.float32], found: NDArray[np.float32]) -> Parity
 def measure_parity(
     encoders: Mapping[Level, Encoder], reference: Backend, candidate: Backend, chips: NDArray[np.float32]
 ) -> Parity:
-    """The parity of two backends of a model in all that it can be asked for."""
-    return compare(_vectors(encoders, reference, chips), _vectors(encoders, candidate, chips))
+    """The parity of two backends of a model in all that it can be asked for.
+
+    Raises:
+        ExportFailed: the candidate gives vectors of another number or length.
+    """
+    expected = _vectors(encoders, reference, chips)
+    try:
+        found = _vectors(encoders, candidate, chips)
+    except (ValueError, RuntimeError) as error:
+        raise ExportFailed(f"The graphs of {candidate.name} do not run ({str(error).splitlines()[0]}).") from error
+    if found.shape != expected.shape:
+        raise ExportFailed(f"{candidate.name} gives vectors of the shape {found.shape} instead of {expected.shape}.")
+    return compare(expected, found)
 
 
 def rates(encoders: Mapping[Level, Encoder], backends: tuple[Backend, ...], chips: NDArray[np.float32]) -> list[float]:

@@ -206,6 +206,7 @@ class Model:
         Raises:
             MissingExtra: a package is not installed; the sentence names the extra.
             BadSetting: no backend has that name, or int8 has no chips to be calibrated on.
+            ExportFailed: the library cannot compute these encoders, or gives other vectors than they do.
         """
         from geograft.models.inference.backends import open_backend
 

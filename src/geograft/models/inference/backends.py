@@ -34,7 +34,7 @@ from geograft.models.inference.graphs import (
     tokens_output,
     write_onnx,
 )
-from geograft.models.inference.parity import PROBES, measure_parity, probe_chips
+from geograft.models.inference.parity import PROBES, Parity, check_parity, measure_parity, probe_chips
 from geograft.models.inference.quantise import check_calibration, quantise_onnx, quantise_openvino
 from geograft.models.numerics import has_bfloat16, to_unit
 from geograft.models.satellite import Encoder, EncoderShape, Level
@@ -108,25 +108,31 @@ def open_backend(model: "Model", name: str = "auto", *, calibration: NDArray[Any
     Raises:
         BadSetting: no backend has that name, or int8 has no chips to be calibrated on.
         MissingExtra: its packages are not installed.
-        ExportFailed: the encoders have parts that the library has no operators for.
+        ExportFailed: the encoders have parts that the library has no operators for, or the graphs give other vectors.
     """
     if name not in BACKENDS:
         raise BadSetting(f"No backend is called {name!r}; the known ones are {', '.join(BACKENDS)}.")
     chips = None if calibration is None else model.prepare(calibration)
-    return _fastest(model, chips) if name == "auto" else _open(model.encoders, name, chips)
-
-
-def _fastest(model: "Model", chips: NDArray[np.float32] | None) -> Backend:
-    """The first candidate that gives the model's vectors."""
-    encoders = model.encoders
-    probes = probe_chips(encoders) if chips is None else chips[-PROBES:]
+    probes = probe_chips(model.encoders) if chips is None else chips[-PROBES:]
     if chips is not None and len(chips) >= 2 * PROBES:
         chips = chips[:-PROBES]
-    reference = TorchBackend(encoders, bf16=False)
-    for name in candidates(Machine.here(next(iter(encoders.values()))), calibrated=chips is not None)[:-1]:
+    if name == "auto":
+        return _fastest(model.encoders, chips, probes)
+    backend = _open(model.encoders, name, chips)
+    if not isinstance(backend, TorchBackend):
+        check_parity(_parity(model.encoders, backend, probes), name)
+    return backend
+
+
+def _fastest(
+    encoders: Mapping[Level, Encoder], chips: NDArray[np.float32] | None, probes: NDArray[np.float32]
+) -> Backend:
+    """The first candidate that gives the model's vectors."""
+    machine = Machine.here(next(iter(encoders.values())))
+    for name in candidates(machine, calibrated=chips is not None)[:-1]:
         try:
             backend = _open(encoders, name, chips)
-            parity = measure_parity(encoders, reference, backend, probes)
+            parity = _parity(encoders, backend, probes)
         except ExportFailed as error:
             logger.info("%s is not used: %s", name, error)
             continue
@@ -134,6 +140,11 @@ def _fastest(model: "Model", chips: NDArray[np.float32] | None) -> Backend:
             return backend
         logger.info("%s is not used: cosine %.5f", name, parity.cosine_low)
     return TorchBackend(encoders)
+
+
+def _parity(encoders: Mapping[Level, Encoder], backend: Backend, probes: NDArray[np.float32]) -> Parity:
+    """How near a backend's vectors are to the model's in float32."""
+    return measure_parity(encoders, TorchBackend(encoders, bf16=False), backend, probes)
 
 
 def _open(encoders: Mapping[Level, Encoder], name: str, chips: NDArray[np.float32] | None) -> Backend:

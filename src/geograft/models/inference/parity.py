@@ -15,6 +15,9 @@ from geograft.models.satellite import Encoder, Level
 SAFE = 0.999
 """The cosine that 99 of 100 vectors must keep for a backend to stand for the model."""
 
+_BROKEN = {"float": 0.999, "int8": 0.9}
+"""Median cosines below which a graph is taken for broken."""
+
 PROBES = 11
 """Chips that a backend is tried on; an odd number, so that no batch has the length that was traced."""
 
@@ -75,6 +78,24 @@ def measure_parity(
     if found.shape != expected.shape:
         raise ExportFailed(f"{candidate.name} gives vectors of the shape {found.shape} instead of {expected.shape}.")
     return compare(expected, found)
+
+
+def check_parity(parity: Parity, name: str) -> None:
+    """Refuse a backend that does not give the model's vectors.
+
+    Args:
+        parity: what was measured.
+        name: the backend's.
+
+    Raises:
+        ExportFailed: the median cosine is below 0.999, of int8 below 0.9.
+    """
+    int8 = name.endswith("int8")
+    if parity.cosine_median < _BROKEN["int8" if int8 else "float"]:
+        advice = "calibrate it on chips of the kind that will be embedded" if int8 else "use the backend torch"
+        raise ExportFailed(
+            f"{name} gives other vectors than the model (median cosine {parity.cosine_median:.4f}): {advice}."
+        )
 
 
 def rates(encoders: Mapping[Level, Encoder], backends: tuple[Backend, ...], chips: NDArray[np.float32]) -> list[float]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ TEMPERATURE, MIXTURE_TEMPERATURE = 0.07, 0.1
 
 _SAMPLE = 2048  # photos whose pairs tell how alike photos are
 
+_COPY = 0.999  # the cosine above which two vectors of half precision are the same photo, or the same words
+
 
 class Prepared(NamedTuple):
     """A batch as tensors: the chips of this process, and the photos of the whole batch.
@@ -45,6 +47,7 @@ class Prepared(NamedTuple):
         centres: unit-sphere positions of the batch's chips, (N, 3).
         tags: teacher embeddings of the photos' tags, (P, D), or None.
         tagged: whether a photo has tags, (P,), or None.
+        shared: whether several processes encode the batch, each its share; else all chips are here.
     """
 
     chips: Tensor
@@ -59,6 +62,7 @@ class Prepared(NamedTuple):
     centres: Tensor
     tags: Tensor | None = None
     tagged: Tensor | None = None
+    shared: bool = False
 
     @property
     def local(self) -> Tensor:
@@ -71,12 +75,15 @@ class Prepared(NamedTuple):
         Args:
             keep: photos that stay, (P,) bool; chips without any go.
             photos: vectors of all photos, (P, D).
+
+        Returns:
+            The batch, without pixels and tags, and a mask of this process's chips, (n,).
         """
         rows = keep.nonzero()[:, 0]
         chips = torch.unique(self.owner[rows])
         stay, own = torch.isin(self.mine, chips), keep[self.taken]
         batch = self._replace(
-            chips=self.chips[stay],
+            chips=self.chips.new_empty(int(stay.sum()), 0),
             mine=torch.searchsorted(chips, self.mine[stay]),
             total=len(chips),
             photos=photos[rows],
@@ -86,6 +93,8 @@ class Prepared(NamedTuple):
             error=self.error[own],
             headings=self.headings[own],
             centres=self.centres[chips],
+            tags=None,
+            tagged=None,
         )
         return batch, stay
 
@@ -100,6 +109,7 @@ class Objective:
         gsd: metres a pixel.
         settings: temperature, method, beliefs of places, weights.
         negatives: which photos are no negatives.
+        tag_negatives: which photos are none by their tags, which are more alike than photos are.
         usual: radius of errors of photos that state none, metres.
     """
 
@@ -108,6 +118,7 @@ class Objective:
     gsd: float
     settings: "TrainingSettings"
     negatives: NegativeSettings
+    tag_negatives: NegativeSettings
     usual: float
 
     @classmethod
@@ -115,8 +126,9 @@ class Objective:
         cls, levels: tuple[Level, ...], shape: EncoderShape, learn: Sequence[PairSet], settings: "TrainingSettings"
     ) -> "Objective":
         """An objective that fits the pairs to learn from: their errors, and how alike their photos are."""
-        negatives = NegativeSettings(settings.apart_m, similarity_of(learn, settings.alike, settings.seed))
-        return cls(levels, shape, learn[0].gsd, settings, negatives, usual_error(learn))
+        similarities = (similarity_of(learn, settings.alike, settings.seed, of=of) for of in ("photos", "tags"))
+        negatives = (NegativeSettings(settings.apart_m, similarity) for similarity in similarities)
+        return cls(levels, shape, learn[0].gsd, settings, *negatives, usual=usual_error(learn))
 
     def __call__(self, found: Sequence[Tensor], batch: Prepared) -> Tensor:
         """This process's share of the loss of a batch.
@@ -125,11 +137,12 @@ class Objective:
             found: of each level the vectors of chips (n, D), or of their patches (n, D, h, w).
             batch: what they are compared with.
         """
-        loss = self._levels(found, batch) + self._smoothness(found, batch)
+        loss = self.contrast(found, batch) + self._smoothness(found, batch)
         if batch.tags is None or batch.tagged is None or not bool(batch.tagged.any()):
             return loss
         words, stay = batch.only(batch.tagged, batch.tags)
-        return loss + self.settings.tags * self._levels([vectors[stay] for vectors in found], words)
+        by_tags = dataclasses.replace(self, negatives=self.tag_negatives)
+        return loss + self.settings.tags * by_tags.contrast([vectors[stay] for vectors in found], words)
 
     def _smoothness(self, found: Sequence[Tensor], batch: Prepared) -> Tensor | float:
         """What unlike neighbours of patches cost."""
@@ -137,7 +150,8 @@ class Objective:
             return 0.0
         return self.settings.smooth * roughness(found[self.levels.index("pixel")], count=batch.total)
 
-    def _levels(self, found: Sequence[Tensor], batch: Prepared) -> Tensor:
+    def contrast(self, found: Sequence[Tensor], batch: Prepared) -> Tensor:
+        """The levels' own losses, added: `__call__` without smoothness and tags."""
         parts = [self._level(level, vectors, batch) for level, vectors in zip(self.levels, found, strict=True)]
         return torch.stack(parts).sum()
 
@@ -153,7 +167,7 @@ class Objective:
             batch.photos,
             batch.owner,
             temperature=self._temperature,
-            mine=batch.mine,
+            mine=batch.mine if batch.shared else None,
             count=batch.total,
             hidden=self._hidden(batch),
             variant=self.settings.variant,
@@ -162,7 +176,8 @@ class Objective:
     def _point(self, found: Tensor, batch: Prepared) -> Tensor:
         """Eq. 2."""
         size, mode = self.shape.image_size, self.settings.sampling
-        patches = sample_tokens(found.float(), batch.local, batch.positions, size, mode=mode)
+        tokens = found.to(torch.promote_types(found.dtype, torch.float32))
+        patches = sample_tokens(tokens, batch.local, batch.positions, size, mode=mode)
         places = batch.centres[batch.owner]
         hidden = self.negatives.for_photos(batch.photos, mine=batch.taken, photo_places=places)
         return pixel_contrastive(
@@ -171,7 +186,7 @@ class Objective:
             batch.owner,
             chips=batch.total,
             temperature=self._temperature,
-            mine=batch.taken,
+            mine=batch.taken if batch.shared else None,
             hidden=hidden,
             variant=self.settings.variant,
         )
@@ -214,24 +229,34 @@ def usual_error(learn: Sequence[PairSet]) -> float:
     return float(np.median(stated)) if len(stated) else UNSTATED_M
 
 
-def similarity_of(learn: Sequence[PairSet], share: float, seed: int) -> float:
+def similarity_of(
+    learn: Sequence[PairSet], share: float, seed: int, *, of: Literal["photos", "tags"] = "photos"
+) -> float:
     """The cosine that this share of all pairs of photos exceeds, to their teacher; 1 for none.
 
-    Estimated on the pairs of some thousand photos drawn by the seed.
+    Estimated on the pairs of some thousand photos drawn by the seed. It stays below that of copies, so that these are
+    alike however many they are.
+
+    Args:
+        learn: the pairs, with embeddings.
+        share: from 0, for which nothing is alike, to below 1.
+        seed: of the draw.
+        of: whether the photos are compared, or what people wrote beside them; 1 where nobody did.
     """
     if not share:
         return 1.0
     draw = np.random.default_rng([seed, 4])
-    vectors = [_some(pairs, max(2, _SAMPLE // len(learn)), draw) for pairs in learn]
-    photos = np.concatenate(vectors)
-    cosines = (photos @ photos.T)[np.triu_indices(len(photos), 1)]
-    return float(np.clip(np.quantile(cosines, 1 - share), -0.99, 1.0)) if len(cosines) else 1.0
+    vectors = np.concatenate([_some(pairs, max(2, _SAMPLE // len(learn)), draw, of) for pairs in learn])
+    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]
+    return float(np.clip(np.quantile(cosines, 1 - share), -0.99, _COPY)) if len(cosines) else 1.0
 
 
-def _some(pairs: PairSet, most: int, draw: np.random.Generator) -> NDArray[np.float32]:
-    """Embeddings of some photos, each photo at most once."""
-    assert pairs.embeddings is not None
-    drawn = np.sort(draw.choice(len(pairs.photo_ids), min(most, len(pairs.photo_ids)), replace=False))
+def _some(pairs: PairSet, most: int, draw: np.random.Generator, of: str) -> NDArray[np.float32]:
+    """Embeddings of some photos or their tags, each photo at most once."""
+    matrix = pairs.embeddings if of == "photos" else pairs.tags
+    if matrix is None:
+        return np.empty((0, 0 if pairs.embeddings is None else pairs.embeddings.shape[1]), np.float32)
+    known = np.arange(len(pairs.photo_ids)) if of == "photos" or pairs.has_tags is None else pairs.has_tags.nonzero()[0]
+    drawn = np.sort(draw.choice(known, min(most, len(known)), replace=False))
     _, first = np.unique(pairs.photo_ids[drawn].astype(str), return_index=True)
-    rows = drawn[np.sort(first)]
-    return np.asarray(pairs.embeddings[rows], np.float32)
+    return np.asarray(matrix[drawn[np.sort(first)]], np.float32)

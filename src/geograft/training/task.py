@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geograft.errors import MixedSensors
+from geograft.errors import BadSetting, MixedSensors
 from geograft.models.satellite import Encoder, EncoderShape, Level
 from geograft.pairs.dataset import Batch, PairSet
 from geograft.pairs.mix import Mixed, PairMix
@@ -43,6 +43,7 @@ class PairTask:
         check: the pairs to validate on, or None.
         settings: batch size, losses, augmentation, seed.
         watch: further figures of each epoch, that choose nothing.
+        share: the part of each batch that this process will prepare; only its pixels are read ahead.
 
     Raises:
         MixedSensors: the sets are of several sensors or ground sample distances.
@@ -59,15 +60,15 @@ class PairTask:
         settings: TrainingSettings,
         *,
         watch: Watcher | None = None,
+        share: Share = Share(),  # noqa: B008 - a tuple
     ) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.encoder = model.to(self.device)
+        self.encoder = model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.shape = cast("EncoderShape", model.settings)
         if self.shape.grid <= _SHORT:
             plain_attention(model.satellite_image_backbone)
         self.learn = learn if isinstance(learn, PairMix) else PairMix((learn,))
-        _check_alike(self.learn.sets)
-        self.levels, self.settings, self.watch = levels, settings, watch
+        _check_alike([*self.learn.sets, *([] if check is None else [check])])
+        self.levels, self.settings, self.watch, self.share = levels, settings, watch, share
         self.check = None if check is None else _fair_draw(check, settings.seed)
         self.objective = Objective.of(levels, self.shape, self.learn.sets, settings)
         self.steps = self.learn.steps(settings.batch)
@@ -77,13 +78,18 @@ class PairTask:
         """The encoder."""
         return self.encoder
 
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes; the loop may move it."""
+        return next(self.encoder.parameters()).device
+
     # --- a step -------------------------------------------------------------------------------------------
 
     def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Step]:
         """The batches of an epoch."""
         seed = self.settings.seed
         draws = np.random.default_rng([seed, epoch, 1]).integers(2**31, size=self.steps)[skip:].tolist()
-        dealt = self.learn.batches(self.settings.batch, seed=seed, epoch=epoch, skip=skip)
+        dealt = self.learn.batches(self.settings.batch, seed=seed, epoch=epoch, skip=skip, share=self.share)
         return (Step(mixed, draw) for mixed, draw in zip(dealt, draws, strict=True))
 
     def members(self, batch: Step) -> Sequence[str]:
@@ -92,7 +98,16 @@ class PairTask:
         return pairs.chip_ids[rows].tolist()  # type: ignore[no-any-return]
 
     def prepare(self, batch: Step, share: Share) -> Prepared:
-        """Chips of a share, turned and in other light, with all photos."""
+        """Chips of a share, turned and in other light, with all photos.
+
+        Raises:
+            BadSetting: some process has no chips, but all are needed to compare photos with the chips of all.
+        """
+        if self.settings.variant.both_ways and share.world > len(batch.mixed.batch.chips):
+            raise BadSetting(
+                f"both_ways needs a chip a process, but a batch has {len(batch.mixed.batch.chips)} for {share.world}: "
+                "set a larger batch or both_ways to 0, or use fewer processes."
+            )
         prepared = self._tensors(self.learn.sets[batch.mixed.set], batch.mixed.batch, share)
         draw = torch.Generator().manual_seed(batch.seed)
         ways = draw_ways(prepared.total, draw).to(self.device)
@@ -124,22 +139,24 @@ class PairTask:
     def validate(self, model: nn.Module) -> dict[str, float]:
         """`val_loss` over batches as in training, and the recall of photos' own chips by the first level."""
         watched = self.watch(model) if self.watch is not None else {}  # type: ignore[arg-type]
-        if self.check is None:
+        check = self.check
+        if check is None:
             return watched
-        rows = np.arange(len(self.check))
-        parts = [
-            self._found(model, self._chips(self.check, part))
-            for part in np.array_split(rows, -(-len(rows) // _AT_ONCE))
-        ]
-        found = tuple(torch.cat(level) for level in zip(*parts, strict=True))
-        losses = []
-        for batch in self.check.batches(self.settings.batch, seed=0, epoch=0):
-            some = torch.from_numpy(batch.chips).to(self.device)
-            prepared = self._tensors(self.check, batch, Share(), pixels=False)
-            losses.append(float(self.objective([vectors[some] for vectors in found], prepared)))
-        everything = self._tensors(self.check, self.check.batch(rows), Share(), pixels=False)
-        ranks = photo_ranks(found[0], everything.photos, everything.owner)
+        rows = np.arange(len(check))
+        parts = np.array_split(rows, -(-len(rows) // _AT_ONCE))
+        each = [self._found(model, self._chips(check, part)) for part in parts]
+        found = tuple(torch.cat(level) for level in zip(*each, strict=True))
+        losses = [self._loss(found, check, some) for some in check.batches(self.settings.batch, seed=0, epoch=0)]
+        everything = check.batch(rows)
+        owner = torch.from_numpy(everything.owner).to(self.device)
+        ranks = photo_ranks(found[0], _vectors(check.embeddings, everything.photos).to(self.device), owner)
         return {"val_loss": float(np.mean(losses)), **recall(ranks, len(rows)), **watched}
+
+    def _loss(self, found: tuple[Tensor, ...], pairs: PairSet, batch: Batch) -> float:
+        """The loss of a batch of which all chips are encoded."""
+        some = torch.from_numpy(batch.chips).to(self.device)
+        prepared = self._tensors(pairs, batch, Share(), pixels=False)
+        return float(self.objective([vectors[some] for vectors in found], prepared))
 
     # --- tensors ------------------------------------------------------------------------------------------
 
@@ -170,6 +187,7 @@ class PairTask:
             centres=torch.from_numpy(pairs.centres[batch.chips]),
             tags=_vectors(pairs.tags, batch.photos) if tagged else None,
             tagged=torch.from_numpy(pairs.has_tags[batch.photos]) if tagged and pairs.has_tags is not None else None,
+            shared=share.world > 1,
         )
         moved: list[Any] = [part.to(self.device) if isinstance(part, Tensor) else part for part in found]
         return Prepared(*moved)
@@ -187,12 +205,18 @@ def _vectors(matrix: object, rows: NDArray[np.int64]) -> Tensor:
 def _check_alike(sets: Sequence[PairSet]) -> None:
     """Refuse sets that one stem cannot read."""
     kinds = {(pairs.sensor.name, pairs.gsd, pairs.shape[1:]) for pairs in sets}
-    if len(kinds) > 1:
-        named = ", ".join(f"{name} at {gsd:g} m ({shape[-1]} px)" for name, gsd, shape in sorted(kinds))
+    if len(kinds) == 1:
+        return
+    named = ", ".join(f"{name} at {gsd:g} m ({shape[-1]} px)" for name, gsd, shape in sorted(kinds))
+    if len({name for name, _, _ in kinds}) > 1:
         raise MixedSensors(
             f"The pairs are of {named}, but a plain encoder has one stem and knows no scale: train an encoder of "
             "several sensors (docs/scales.md), or one encoder a sensor."
         )
+    raise MixedSensors(
+        f"The pairs are of {named}, but an encoder reads each sensor at one scale: make all of them, those to validate "
+        "on too, with the same gsd and chip_size."
+    )
 
 
 def _fair_draw(pairs: PairSet, seed: int) -> PairSet:

@@ -37,8 +37,7 @@ ASSETS = Path(__file__).resolve().parents[1] / "src" / "geograft" / "assets"
 TEACHER_PHOTOS, TRAIN_PHOTOS = 7000, 5000
 PRESETS = {"1m": "mini", "10m": "mini-10m"}
 CHIPS = {"1m": 64, "10m": 32}
-EPOCHS = {"1m": 6, "10m": 24}
-BATCH = {"1m": 128, "10m": 64}
+EPOCHS = {"1m": 8, "10m": 24}
 ORACLE_EPOCHS = {"1m": 6, "10m": 30}
 
 
@@ -114,7 +113,6 @@ def _model(sensor: str) -> Callable[[Run], Any]:
             preset=PRESETS[sensor],
             teacher=str(run.teacher),
             epochs=EPOCHS[sensor],
-            batch=BATCH[sensor],
             seed=run.seed,
         )
         out = run.work / f"mini-{sensor}"

@@ -64,7 +64,7 @@ class TrainingSettings:
     method: Literal["mixture", "point"] = "mixture"
     sampling: Literal["bilinear", "nearest"] = "bilinear"
     place: PlaceSettings = dataclasses.field(default_factory=PlaceSettings)
-    smooth: float = 0.3
+    smooth: float = 0.1
     epochs: int = 10
     batch: int = 64
     lr: float = 1e-3

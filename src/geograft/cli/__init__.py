@@ -217,6 +217,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Results to write, .json.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Regions, e.g. 301,302.", show_default="the card's")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A part of the data, for a first look.")] = False,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Say where maps lose instead: world-1 only.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -225,9 +226,17 @@ def evaluate(
     Examples: `geograft evaluate world-1 --out results/world-1.json`
 
     `geograft evaluate walks --config walks.yaml`
-    """
-    from geograft.evaluate.run import evaluate_card
 
+    `geograft evaluate world-1 --diagnose --out maps.md` sets words beside a linear probe and an oracle, class by class.
+    """
+    from geograft.evaluate.run import diagnose_card, evaluate_card
+
+    if diagnose:
+        text = diagnose_card(card, work=work, seeds=_seeds(seeds), quick=quick, config=config)
+        if out is not None:
+            out.write_text(text, encoding="utf-8")
+        show({"card": card, "diagnosis": text}, as_json, lines=text.splitlines())
+        return
     results = evaluate_card(card, work=work, out=out, seeds=_seeds(seeds), quick=quick, config=config)
     show(results.to_dict(), as_json, lines=results.lines())
 

@@ -8,6 +8,7 @@ import typer
 
 from geograft.cli.options import Config, Json, Seed, settings_of
 from geograft.console import show
+from geograft.errors import BadSetting
 
 
 def train(
@@ -32,7 +33,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take in memory and hours.")] = False,
     engine: Annotated[str, typer.Option(help="local, ray, or ray:HOST:PORT.")] = "local",
     workers: Annotated[int, typer.Option(help="Processes that train together on Ray.")] = 1,
-    gpus: Annotated[bool, typer.Option("--gpus", help="A GPU for each of them.")] = False,
+    gpus: Annotated[bool, typer.Option("--gpus", help="A GPU for each process on Ray.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -53,16 +54,29 @@ def train(
         TrainingSettings, config, level=level, teacher=teacher, preset=preset, init=init, epochs=epochs, batch=batch,
         lr=lr, chunk=chunk, seed=seed, tensorboard=tensorboard,
     )  # fmt: skip
+    first = os.environ.get("RANK", "0") == "0"  # torchrun starts this once a process
     if dry_run:
-        show(estimate_training(pairs, settings=settings), as_json)
+        estimate = estimate_training(pairs, settings=settings)
+        if first:
+            show(estimate, as_json, lines=estimate.lines())
         return
     inputs: dict[str, Any] = {"validation": validation or (), "regions": regions or ()}
     if engine == "local":
+        _refuse_workers(workers, gpus=gpus)
         summary = run(pairs, out, settings=settings, **inputs)
     else:
         summary = _on_ray(run, {"pairs": pairs, "out": out, "settings": settings, **inputs}, engine, workers, gpus)
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts this once a process
+    if first:
         show(summary, as_json)
+
+
+def _refuse_workers(workers: int, *, gpus: bool) -> None:
+    """Options of Ray do nothing on this machine alone."""
+    if workers != 1 or gpus:
+        raise BadSetting(
+            "--workers and --gpus are for --engine ray. On this machine, start as many processes by torchrun: "
+            f"torchrun --nproc-per-node {max(2, workers)} -m geograft.cli train ..."
+        )
 
 
 def _on_ray(function: Any, arguments: dict[str, Any], engine: str, workers: int, gpus: bool) -> Any:

@@ -5,7 +5,7 @@ Protocol and definitions are those of `cards/world-1.yaml`. All methods see the 
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geograft.errors import BadSetting
 from geograft.evaluate import metrics
 from geograft.evaluate.cards import load_card
+from geograft.evaluate.diagnosis import Diagnosis, diagnose
 from geograft.evaluate.methods import ByPhrasing, Method, graft_method, oracle_method, teacher_method
 from geograft.evaluate.regions import CLASS_COUNT, RegionView, batches, load_region, region_size
 from geograft.evaluate.results import CardResult, ClassResult, Result, provenance
@@ -25,7 +26,7 @@ from geograft.tables import track
 from geograft.tasks.queries import ClassQuery, ClassVectors, TextEncoder, encode_classes
 from geograft.training.oracle import load_oracle, shipped_oracle
 from geograft.world.classes import CLASSES, HELD_OUT_TEMPLATES, SEEN_TEMPLATES
-from geograft.world.region import SUMMER, RegionSettings, make_region
+from geograft.world.region import SUMMER, WORLD_1, RegionSettings, make_region
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,37 @@ def evaluate_world1(
                 classes += by_class
     made = provenance(models=fingerprints, settings=asdict(chosen))
     return CardResult(CARD, tuple(rows), tuple(classes), made)
+
+
+def diagnose_world1(work: Path, *, settings: World1Settings | None = None) -> dict[str, Diagnosis]:
+    """Where the maps of World-1 lose, by sensor: words against a linear probe of the same patches and the oracle.
+
+    The probe is fitted on the truth of the validation region.
+
+    Args:
+        work: folder where regions are made, or found from an earlier run.
+        settings: models, oracles and regions; only models with a pixel level are diagnosed.
+
+    Raises:
+        BadSetting: no sensor has a model with a pixel level.
+    """
+    chosen = _complete(settings or World1Settings())
+    probed = replace(chosen, seeds=WORLD_1["validation"])
+    found: dict[str, Diagnosis] = {}
+    for sensor, name, oracle in _sensors(chosen):
+        model = load_model(name)
+        if "pixel" not in model.levels:
+            continue
+        found[sensor] = diagnose(
+            model,
+            regions=list(_regions(work, sensor, model.chip_size, chosen)),
+            probe_regions=list(_regions(work, sensor, model.chip_size, probed)),
+            words=class_words(model)["seen"],
+            oracle=load_oracle(shipped_oracle(sensor) if oracle == SHIPPED else Path(oracle)) if oracle else None,
+        )
+    if not found:
+        raise BadSetting("a diagnosis reads patches: name a model with a pixel level")
+    return found
 
 
 def evaluate_method(method: Method, region: RegionView) -> tuple[list[Result], list[ClassResult]]:

@@ -304,7 +304,7 @@ def test_one_chip_alone_has_no_negatives_and_a_finite_gradient():
     found = find(encoder, ("image", "pixel"), batch.chips)
     loss = make_objective("pixel")(found[1:], batch)
     loss.backward()
-    assert float(loss) == pytest.approx(0, abs=1e-12)
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-7)
     assert all(torch.isfinite(weight.grad).all() for weight in encoder.parameters() if weight.grad is not None)
 
 

@@ -1,5 +1,6 @@
 """The encoder that pairs ask for: a plain one for one sensor, one with a stem a sensor for several."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -7,12 +8,15 @@ import torch
 from geograft.errors import BadSetting
 from geograft.models.multi import MultiEncoder
 from geograft.models.satellite import EncoderSettings, SatelliteEncoder, init_from_clip, preset_settings
-from geograft.models.stems import MultiSettings, SensorStem
+from geograft.models.stems import MultiSettings, SensorStem, borrow_kernels
 from geograft.pairs.dataset import PairSet
 from geograft.pairs.mix import PairMix
 from geograft.training.settings import TrainingSettings
 
 AnyEncoder = SatelliteEncoder | MultiEncoder
+
+_RGB = ("red", "green", "blue")
+_KERNELS = "vision_model.embeddings.patch_embedding.weight"
 
 
 def by_sensor(sets: Sequence[PairSet]) -> dict[str, PairMix]:
@@ -39,18 +43,31 @@ def make_encoder(learn: Mapping[str, PairMix], settings: TrainingSettings, *, di
     first = next(iter(learn.values())).sets[0]
     shape = preset_settings(settings.preset, bands=first.sensor.bands, dim=dim)
     torch.manual_seed(settings.seed)
-    if len(learn) > 1:
-        encoder = MultiEncoder(MultiSettings.like(shape, [_stem(mix.sets[0], shape) for mix in learn.values()]))
+    if len(learn) == 1:
+        _check_size(first, shape, settings.preset)
+        plain = SatelliteEncoder(shape)
         if settings.init:
-            rgb = SatelliteEncoder(preset_settings(settings.preset, bands=("red", "green", "blue"), dim=dim))
-            init_from_clip(rgb, settings.init)
-            encoder.start_from(rgb)
-        return encoder
-    _check_size(first, shape, settings.preset)
-    plain = SatelliteEncoder(shape)
+            _start_from(plain, _clip(shape, settings.init))
+        return plain
+    several = MultiEncoder(MultiSettings.like(shape, [_stem(mix.sets[0], shape) for mix in learn.values()]))
     if settings.init:
-        init_from_clip(plain, settings.init)
-    return plain
+        several.start_from(_clip(shape, settings.init))
+    return several
+
+
+def _clip(shape: EncoderSettings, name: str) -> SatelliteEncoder:
+    """A CLIP's image tower as an encoder of red, green and blue."""
+    rgb = SatelliteEncoder(dataclasses.replace(shape, bands=_RGB))
+    init_from_clip(rgb, name)
+    return rgb
+
+
+def _start_from(encoder: SatelliteEncoder, rgb: SatelliteEncoder) -> None:
+    """Start an encoder's backbone as one of red, green and blue; each band takes its colour's kernels, see `stems`."""
+    weights = rgb.satellite_image_backbone.state_dict()
+    bands, patch = encoder.settings.bands, encoder.settings.patch_size
+    weights[_KERNELS] = borrow_kernels(weights[_KERNELS], _RGB, bands, patch)
+    encoder.satellite_image_backbone.load_state_dict(weights)
 
 
 def start_pixel_from_image(pixel: AnyEncoder, image: AnyEncoder) -> None:

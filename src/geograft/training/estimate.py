@@ -73,6 +73,41 @@ class Estimate:
     epochs: int
     hours: float
 
+    def lines(self) -> list[str]:
+        """The estimate for people."""
+        learning = "" if self.trained == self.parameters else f", {_count(self.trained)} of which learn"
+        standing = f"{_size(self.weights)}, and {_size(self.optimiser)} to learn"
+        epochs = f"{self.epochs} epochs of {self.steps} steps of {self.seconds:.2g} s"
+        return [
+            f"device  {self.device}, {_size(self.free)} of memory free",
+            f"model   {_count(self.parameters)} parameters{learning}: {standing}",
+            f"batch   {self.rows} chips of {_size(self.row)}: {_size(self.whole)} where all are encoded at once",
+            f"step    {_size(self.step)} with these settings: {self._advice()}",
+            f"time    {epochs}: {_duration(self.hours)}, without validation",
+        ]
+
+    def _advice(self) -> str:
+        """Whether a step fits, and what would."""
+        if self.fits:
+            return "fits"
+        return f"does not fit, set chunk: {self.chunk}" if self.chunk else "not one chip fits, take a smaller encoder"
+
+
+def _size(count: float) -> str:
+    """Bytes in the unit that people count them in."""
+    unit, factor = next(((unit, factor) for unit, factor in (("GB", 1e9), ("MB", 1e6)) if count >= factor), ("kB", 1e3))
+    return f"{count / factor:,.3g} {unit}" if count < 1000 * factor else f"{count / factor:,.0f} {unit}"
+
+
+def _count(count: int) -> str:
+    """A large number in short."""
+    return f"{count / 1e6:.3g} million" if count >= 1e6 else f"{count:,}"
+
+
+def _duration(hours: float) -> str:
+    """Hours, or minutes where they are few."""
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{hours * 60:.2g} minutes"
+
 
 def estimate(task: Task, settings: LoopSettings, *, steps: int = 3) -> Estimate:
     """Measure what training a task will take.

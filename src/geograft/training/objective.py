@@ -126,9 +126,11 @@ class Objective:
         cls, levels: tuple[Level, ...], shape: EncoderShape, learn: Sequence[PairSet], settings: "TrainingSettings"
     ) -> "Objective":
         """An objective that fits the pairs to learn from: their errors, and how alike their photos are."""
-        similarities = (similarity_of(learn, settings.alike, settings.seed, of=of) for of in ("photos", "tags"))
-        negatives = (NegativeSettings(settings.apart_m, similarity) for similarity in similarities)
-        return cls(levels, shape, learn[0].gsd, settings, *negatives, usual=usual_error(learn))
+
+        def without(of: Literal["photos", "tags"]) -> NegativeSettings:
+            return NegativeSettings(settings.apart_m, similarity_of(learn, settings.alike, settings.seed, of=of))
+
+        return cls(levels, shape, learn[0].gsd, settings, without("photos"), without("tags"), usual_error(learn))
 
     def __call__(self, found: Sequence[Tensor], batch: Prepared) -> Tensor:
         """This process's share of the loss of a batch.

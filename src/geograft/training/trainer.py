@@ -6,12 +6,15 @@ teacher's fingerprint, and never change.
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from geograft.errors import EmptySplit
+import torch
+
+from geograft.errors import BadSetting, EmptySplit
 from geograft.models.checkpoints import save_model
 from geograft.models.model import Model, Origin
 from geograft.models.multi import MultiEncoder, SensorView, bake, save_multi
@@ -25,7 +28,7 @@ from geograft.tables import Manifest, write_manifest
 from geograft.training.devices import Devices
 from geograft.training.encoders import AnyEncoder, by_sensor, make_encoder, start_pixel_from_image
 from geograft.training.estimate import Estimate, estimate
-from geograft.training.loop import History, Task, fit
+from geograft.training.loop import History, Share, Task, fit
 from geograft.training.scales import ScalesTask
 from geograft.training.settings import TrainingSettings
 from geograft.training.task import PairTask
@@ -74,6 +77,7 @@ class _Inputs:
         check: the pairs of each sensor to validate on; sensors without any are left out.
         regions: simulated regions that these lie in.
         settings: what and how.
+        share: this process among those that train together.
     """
 
     teacher: Teacher
@@ -81,6 +85,12 @@ class _Inputs:
     check: dict[str, PairSet]
     regions: tuple[Path, ...]
     settings: TrainingSettings
+    share: Share
+
+    @property
+    def sets(self) -> list[PairSet]:
+        """All sets to learn from."""
+        return [one for mix in self.learn.values() for one in mix.sets]
 
 
 def train(
@@ -102,8 +112,8 @@ def train(
             those of several sensors train one encoder with a stem for each.
         out: the model's folder.
         settings: what and how.
-        validation: folders of pairs of another place, all of them measured after each epoch, one a sensor; the split
-            "validation" of `pairs` where empty.
+        validation: folders of pairs of another place, at most one a sensor, whose chips of all splits are measured
+            after each epoch; the split "validation" of `pairs` where empty, of each sensor's first folder that has one.
         regions: folders of simulated regions that the validation pairs lie in: maps and chips named by words are then
             measured on their truth after each epoch. It is reported, and chooses nothing.
 
@@ -113,13 +123,15 @@ def train(
     Raises:
         MissingInput: a folder holds no pairs.
         EmptySplit: there is nothing to learn from.
-        BadSetting: preset and chips do not fit.
+        BadSetting: preset and chips do not fit, or `validation` has two folders of a sensor, or one of another.
+        MixedSensors: pairs of one sensor differ in ground sample distance or chip size.
         OutputExists: `out` holds a run with other inputs or settings.
         TrainingDiverged: the loss is not finite.
         OutOfMemory: a step does not fit; the sentence names what helps.
     """
     settings, devices = settings or TrainingSettings(), Devices()
     inputs = _read(_listed(pairs), _listed(validation), regions, settings, devices)
+    inputs = _in_step(inputs, Path(out) / RUNS, devices)
     encoders: dict[Level, AnyEncoder] = {}
     histories: dict[str, History] = {}
     for levels in settings.runs:
@@ -139,7 +151,7 @@ def estimate_training(pairs: Paths, *, settings: TrainingSettings | None = None)
 
     Args:
         pairs: as for `train`.
-        settings: as for `train`; of several encoders the last one is measured, and hours are those of all.
+        settings: as for `train`; of several encoders the last one is measured, and epochs and hours are those of all.
 
     Raises:
         Others: as `train`.
@@ -147,7 +159,8 @@ def estimate_training(pairs: Paths, *, settings: TrainingSettings | None = None)
     settings = settings or TrainingSettings()
     inputs = _read(_listed(pairs), [], (), settings, Devices())
     found = estimate(_task(inputs, settings.runs[-1], {}), settings.loop())
-    return dataclasses.replace(found, hours=found.hours * len(settings.runs))
+    runs = len(settings.runs)
+    return dataclasses.replace(found, epochs=found.epochs * runs, hours=found.hours * runs)
 
 
 # --- inputs -----------------------------------------------------------------------------------------------
@@ -173,12 +186,23 @@ def _read(
             if settings.tags and folder in pairs:
                 embed_tags(folder, teacher)
     options: dict[str, Any] = {"teacher": teacher.fingerprint, "memory_gb": settings.memory_gb}
-    mix = load_mix(pairs, split="train", tags=settings.tags > 0, **options)
-    if validation:
-        check = {one.sensor.name: one for one in (load_pairs(folder, **options) for folder in validation)}
-    else:
-        check = _own_validation(pairs, options)
-    return _Inputs(teacher, by_sensor(mix.sets), check, tuple(map(Path, regions)), settings)
+    learn = by_sensor(load_mix(pairs, split="train", tags=settings.tags > 0, **options).sets)
+    check = _given_validation(validation, options, learn) if validation else _own_validation(pairs, options)
+    return _Inputs(teacher, learn, check, tuple(map(Path, regions)), settings, devices.share)
+
+
+def _given_validation(folders: list[Path], options: dict[str, Any], learn: Mapping[str, PairMix]) -> dict[str, PairSet]:
+    """Pairs of another place, a set a sensor."""
+    found: dict[str, PairSet] = {}
+    for folder in folders:
+        one = load_pairs(folder, **options)
+        if one.sensor.name in found or one.sensor.name not in learn:
+            raise BadSetting(
+                f"The validation pairs {folder} are of {one.sensor.name}: name one folder of each sensor that is "
+                f"trained ({', '.join(learn)}) at most, and none of others."
+            )
+        found[one.sensor.name] = one
+    return found
 
 
 def _own_validation(pairs: list[Path], options: dict[str, Any]) -> dict[str, PairSet]:
@@ -192,6 +216,37 @@ def _own_validation(pairs: list[Path], options: dict[str, Any]) -> dict[str, Pai
         else:
             found.setdefault(one.sensor.name, one)
     return found
+
+
+def _in_step(inputs: _Inputs, runs: Path, devices: Devices) -> _Inputs:
+    """The inputs with as many windows an epoch as the run to go on with has, or else the first process.
+
+    Windows follow from memory and batches from windows, so all processes, and whoever goes on, must have the same.
+    """
+    begun = list(runs.glob("*/last.pt")) if inputs.settings.resume else []
+    mine = [one.windows for one in inputs.sets]
+    windows = devices.from_main(lambda: next(filter(None, map(_windows_of, begun)), mine))
+    if len(windows) != len(mine):
+        return inputs  # of another run, as the loop will say
+    given = iter(windows)
+    learn = {
+        name: PairMix(tuple(map(_with_windows, mix.sets, itertools.islice(given, len(mix.sets)))))
+        for name, mix in inputs.learn.items()
+    }
+    return dataclasses.replace(inputs, learn=learn)
+
+
+def _windows_of(checkpoint: Path) -> list[int] | None:
+    """The windows of a run; None where its checkpoint does not say, or is damaged, as the loop will say."""
+    try:
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["identity"]["windows"]
+    except Exception:  # noqa: BLE001 - whatever is wrong with it
+        return None
+    return list(found)
+
+
+def _with_windows(pairs: PairSet, windows: int) -> PairSet:
+    return pairs if pairs.windows == windows else pairs.within(pairs.source.budget, windows)
 
 
 def _task(inputs: _Inputs, levels: tuple[Level, ...], encoders: Mapping[Level, AnyEncoder]) -> Task:
@@ -214,21 +269,22 @@ def _pair_task(
     watch = None
     if inputs.regions and check is not None:
         watch = watch_world(check, inputs.regions, encoder=inputs.teacher, level=levels[-1], seed=settings.seed)
-    return PairTask(model, levels, inputs.learn[sensor], check, settings, watch=watch)
+    return PairTask(model, levels, inputs.learn[sensor], check, settings, watch=watch, share=inputs.share)
 
 
 def _identity(name: str, inputs: _Inputs) -> dict[str, Any]:
-    """What makes a run this run: chips, photos, teacher and settings."""
+    """What makes a run this run: chips, photos, teacher (wherever it lies) and settings."""
     digest = hashlib.sha256()
-    sets = [one for mix in inputs.learn.values() for one in mix.sets]
-    for part in (*sets, *inputs.check.values()):
+    settings = inputs.settings.identity()
+    settings.pop("teacher")
+    for part in (*inputs.sets, *inputs.check.values()):
         for ids in (part.chip_ids, part.photo_ids):
             digest.update("\n".join(map(str, ids)).encode())
     return {
-        **inputs.settings.identity(),
+        **settings,
         "level": name,
         "pairs": digest.hexdigest()[:16],
-        "windows": [one.windows for one in sets],
+        "windows": [one.windows for one in inputs.sets],
         "teacher_fingerprint": inputs.teacher.fingerprint,
     }
 
@@ -241,8 +297,7 @@ def _summary(out: Path, inputs: _Inputs, histories: dict[str, History]) -> Train
         name: {**history.best, "epoch": history.best_epoch + 1} for name, history in histories.items()
     }
     seconds = sum(history.seconds for history in histories.values())
-    sets = [one for mix in inputs.learn.values() for one in mix.sets]
-    chips, pairs = sum(map(len, sets)), sum(len(one.owner) for one in sets)
+    chips, pairs = sum(map(len, inputs.sets)), sum(len(one.owner) for one in inputs.sets)
     return TrainingSummary(out, chips, pairs, metrics, round(seconds, 1))
 
 
@@ -277,5 +332,6 @@ def _save_model(
     metrics = {f"{level}.{key}": value for level, figures in summary.metrics.items() for key, value in figures.items()}
     pairs = inputs.learn[sensor].sets[0]
     origin = Origin(training={**counts, **how}, metrics=metrics)
-    model = Model(encoders, sensor=pairs.sensor, teacher=inputs.teacher, gsd=pairs.gsd, origin=origin, name=folder.name)
+    name = folder.resolve().name
+    model = Model(encoders, sensor=pairs.sensor, teacher=inputs.teacher, gsd=pairs.gsd, origin=origin, name=name)
     save_model(model, folder)

@@ -7,7 +7,7 @@ from geograft.errors import BadSetting, MissingInput, SceneTooSmall
 from geograft.evaluate.methods import SupervisedMethod, graft_method, teacher_method, window_starts
 from geograft.evaluate.regions import clearest_scene, coarsen_classes, load_region
 from geograft.evaluate.results import read_results
-from geograft.evaluate.run import evaluate_card
+from geograft.evaluate.run import diagnose_card, evaluate_card
 from geograft.evaluate.world1 import World1Settings, class_words, evaluate_method, evaluate_world1
 from geograft.raster import write_cog
 from geograft.world.classes import CLASSES
@@ -159,3 +159,24 @@ def test_the_card_runs_by_name_and_writes_its_file(make_region_folder, make_mode
     assert {row.seed for row in found.results} == {301}
     assert found.provenance.settings["size"] == 512
     assert read_results(tmp_path / "r.json").to_dict() == found.to_dict()
+
+
+def test_a_diagnosis_sets_words_beside_a_probe(make_region_folder, make_model, tmp_path, monkeypatch):
+    make_region_folder(301, size=512)
+    make_region_folder(201, size=512)
+    monkeypatch.setattr("geograft.evaluate.run.QUICK_SIZE", 512)
+    monkeypatch.setattr("geograft.evaluate.world1.load_model", lambda _name: make_model(levels=("pixel",)))
+    config = tmp_path / "mine.yaml"
+    config.write_text("model_10m: ''\noracle_1m: ''\n")
+    text = diagnose_card("world-1", work=tmp_path / "work", quick=True, config=config)
+    assert "## world-1m" in text
+    assert "| words |" in text
+    assert "| probe |" in text
+
+
+def test_only_a_pixel_level_on_world_1_is_diagnosed(make_model, tmp_path, monkeypatch):
+    with pytest.raises(BadSetting, match="walks"):
+        diagnose_card("walks", work=tmp_path)
+    monkeypatch.setattr("geograft.evaluate.world1.load_model", lambda _name: make_model(levels=("image",)))
+    with pytest.raises(BadSetting, match="pixel level"):
+        diagnose_card("world-1", work=tmp_path, quick=True)

@@ -1,5 +1,6 @@
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -75,6 +76,18 @@ def test_a_loop_may_be_some_batches_ahead(narrow, monkeypatch):
         assert (windowed.pixels(before.chips) == whole[before.chips]).all()
         before = batch
     assert sum(rows for _, rows in read) == 60
+
+
+def test_a_thread_that_is_late_gets_the_right_pixels(narrow):
+    windowed, held = load_pairs(narrow, memory_gb=SMALL_GB), load_pairs(narrow)
+    whole = held.chips
+    late = []
+    with ThreadPoolExecutor(3) as pool:
+        for epoch in range(3):
+            batches = windowed.batches(2, seed=0, epoch=epoch)
+            late += [(batch.chips, pool.submit(windowed.pixels, batch.chips)) for batch in batches]
+    assert len(late) == 3 * 30
+    assert all((pixels.result() == whole[chips]).all() for chips, pixels in late)
 
 
 def test_two_epochs_may_be_read_at_once(narrow):

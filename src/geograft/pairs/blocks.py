@@ -124,28 +124,31 @@ class Blocks:
         """The block of each place, (n,)."""
         return np.searchsorted(self.starts, places, side="right") - 1
 
-    def read(self, places: Ints, *, stopped: Callable[[], bool] = lambda: False) -> NDArray[Any]:
+    def read(
+        self, places: Ints, *, out: NDArray[Any] | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> NDArray[Any]:
         """Pixels of chips, by place, (n, C, S, S).
 
         Args:
             places: in any order; each block is read once.
+            out: takes the pixels, (n, C, S, S); a new array where None.
             stopped: asked before each block; what is left is not read once it is true.
 
         Raises:
             MissingShard: a shard is gone.
             UnreadableTable: a shard is damaged, or holds other chips than it did.
         """
-        out = np.empty((len(places), *self.shape), self.dtype)
+        pixels = np.empty((len(places), *self.shape), self.dtype) if out is None else out
         order = np.argsort(places, kind="stable")
         blocks, first = np.unique(self.of(places[order]), return_index=True)
         runs = np.split(order, first[1:])
 
         def fill(block: int, slots: Ints) -> None:
             if not stopped():
-                self._read_block(block, places[slots] - self.starts[block], out, slots)
+                self._read_block(block, places[slots] - self.starts[block], pixels, slots)
 
         _each(fill, zip(blocks.tolist(), runs, strict=False), len(blocks))
-        return out
+        return pixels
 
     def _read_block(self, block: int, rows: Ints, out: NDArray[Any], slots: Ints) -> None:
         """Put the pixels of some rows of a block into some slots of an array."""

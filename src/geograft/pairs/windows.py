@@ -68,11 +68,13 @@ class Window:
         batches: the batches of chips that they are of, by row of the pair set.
         rows: chips, ascending, (n,).
         pixels: of these, (n, C, S, S).
+        memory: the array that `pixels` are the first part of.
     """
 
     batches: list[Ints]
     rows: Ints
     pixels: NDArray[Any]
+    memory: NDArray[Any]
 
     def find(self, rows: Ints) -> Ints:
         """The place of each row among these pixels, -1 where it has none, (m,)."""
@@ -146,18 +148,27 @@ class Pixels:
         """
         if self.in_memory:
             return np.asarray(self.everything()[rows])
-        held = [window for run in list(self._runs) for window in list(run)]
-        found = [window.find(rows) for window in held]
-        for window, at in zip(held, found, strict=True):
-            if (at >= 0).all():
-                return np.asarray(window.pixels[at])
-        out = np.empty((len(rows), *self.blocks.shape), self.blocks.dtype)
-        missing = np.ones(len(rows), np.bool_)
-        for window, at in zip(held, found, strict=True):
-            out[at >= 0], missing[at >= 0] = window.pixels[at[at >= 0]], False
+        out, missing = self._from_windows(rows)
         if missing.any():
             out[missing] = self.blocks.read(self.places[rows[missing]])
         return out
+
+    def _from_windows(self, rows: Ints) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of the chips that a window holds, and which of the rows none does.
+
+        No window is let go meanwhile: its memory takes the pixels of another.
+        """
+        with self._lock:
+            held = [window for run in self._runs for window in run]
+            found = [window.find(rows) for window in held]
+            for window, at in zip(held, found, strict=True):
+                if (at >= 0).all():
+                    return window.pixels[at], np.zeros(len(rows), np.bool_)
+            out = np.empty((len(rows), *self.blocks.shape), self.blocks.dtype)
+            missing = np.ones(len(rows), np.bool_)
+            for window, at in zip(held, found, strict=True):
+                out[at >= 0], missing[at >= 0] = window.pixels[at[at >= 0]], False
+            return out, missing
 
     def windowed(
         self, deal: Callable[[int], list[Ints]], first: int, count: int, share: tuple[int, int]
@@ -175,23 +186,36 @@ class Pixels:
             a window's batches is asked for.
         """
         held: list[Window] = []
-        with self._reader(held, lambda number, stop: self._load(deal(number), share, stop)) as read:
+        spare: list[NDArray[Any]] = []
+        with self._reader(held, lambda number, stop: self._load(deal(number), share, spare, stop)) as read:
             ahead = read(first)
             for number in range(first, count):
                 held.append(ahead.result())
                 batches = held[-1].batches
                 turn = min(LAG, len(batches) // 2)
                 yield batches[:turn]
-                del held[:-1]
+                self._let_go(held, spare)
                 if number + 1 < count:
                     ahead = read(number + 1)
                 yield batches[turn:]
 
-    def _load(self, batches: list[Ints], share: tuple[int, int], stop: Callable[[], bool]) -> Window:
-        """Read the pixels of a share of some batches."""
+    def _let_go(self, held: list[Window], spare: list[NDArray[Any]]) -> None:
+        """Let all windows but the last go; their memory is used again, since fresh memory costs as much as reading."""
+        with self._lock:
+            spare[:] = [window.memory for window in held[:-1]]
+            del held[:-1]
+
+    def _load(
+        self, batches: list[Ints], share: tuple[int, int], spare: list[NDArray[Any]], stop: Callable[[], bool]
+    ) -> Window:
+        """Read the pixels of a share of some batches, into spare memory where it is large enough."""
         mine = [chips[part_of(len(chips), share)] for chips in batches]
         rows = np.sort(np.concatenate([np.empty(0, np.int64), *mine]))
-        return Window(batches, rows, self.blocks.read(self.places[rows], stopped=stop))
+        memory = spare.pop() if spare else None
+        if memory is None or len(memory) < len(rows):
+            memory = np.empty((len(rows), *self.blocks.shape), self.blocks.dtype)
+        pixels = self.blocks.read(self.places[rows], out=memory[: len(rows)], stopped=stop)
+        return Window(batches, rows, pixels, memory)
 
     @contextmanager
     def _reader(
@@ -200,13 +224,15 @@ class Pixels:
         """A thread that loads windows; it stops, and the windows held are let go, when the block ends."""
         stop = threading.Event()
         pool = ThreadPoolExecutor(1, "windows")
-        self._runs.append(held)
+        with self._lock:
+            self._runs.append(held)
         try:
             yield lambda number: pool.submit(load, number, stop.is_set)
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-            self._runs[:] = [run for run in self._runs if run is not held]
+            with self._lock:
+                self._runs[:] = [run for run in self._runs if run is not held]
 
 
 def part_of(count: int, share: tuple[int, int]) -> slice:

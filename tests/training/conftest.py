@@ -1,5 +1,10 @@
 """A tiny simulated region as files, its pairs for both sensors, and a tiny teacher: made once, by the real stages."""
 
+import shutil
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -34,3 +39,26 @@ def pairs(region, tmp_path_factory):
     settings = PairSettings(fractions=(0.7, 0.3, 0.0), block_m=64, buffer_m=0)
     make_pairs(folder / "photos.parquet", folder / "scenes.parquet", folder / "pairs", settings=settings)
     return folder / "pairs"
+
+
+@pytest.fixture(scope="session")
+def coarse_pairs(region, pairs):
+    """Pairs of the same photos with scenes of 10 m, whose chips of 8 px are 80 m wide."""
+    folder = pairs.parent / "coarse"
+    read_scenes(region / "scenes", folder / "scenes.parquet", sensor="world-10m")
+    settings = PairSettings(chip_size=8, fractions=(0.6, 0.4, 0.0), block_m=80, buffer_m=0)
+    make_pairs(pairs.parent / "photos.parquet", folder / "scenes.parquet", folder / "pairs", settings=settings)
+    return folder / "pairs"
+
+
+@pytest.fixture(scope="session")
+def tagged_pairs(pairs, tmp_path_factory):
+    """The pairs with words beside two of three photos, of which some are the same."""
+    folder = tmp_path_factory.mktemp("tagged") / "pairs"
+    shutil.copytree(pairs, folder)
+    for path in (folder / "photos.parquet", folder / "plan" / "photos.parquet"):
+        if path.is_file():
+            table = pd.read_parquet(path)
+            words = ["a field, a road", None, "a house"]
+            pq.write_table(pa.table(table.assign(tags=[words[row % 3] for row in range(len(table))])), path)
+    return folder

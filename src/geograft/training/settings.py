@@ -41,7 +41,7 @@ class TrainingSettings:
         alike: photos of other chips are no negatives of a chip if they look more like one of its own than this share
             of all pairs of photos do, to the teacher; 0 takes all for negatives, as in the paper.
         apart_m: photos of chips whose centres are nearer than this are no negatives either, metres.
-        variant: soft targets, and the direction from photos to chips.
+        variant: soft targets, and the direction from photos to chips; of the image level and of "point" only.
         tags: weight of a term that does with the photos' tags, read by the teacher, what the loss does with photos.
         jitter: strength of the brightness changes of each band; 0 for none.
         ema: keep a moving average of the weights, such as 0.999; 0 for none.

@@ -29,6 +29,7 @@ from geograft.training.devices import Devices
 from geograft.training.encoders import AnyEncoder, by_sensor, make_encoder, start_pixel_from_image
 from geograft.training.estimate import Estimate, estimate
 from geograft.training.loop import History, Share, Task, fit
+from geograft.training.origins import data_facts
 from geograft.training.scales import ScalesTask
 from geograft.training.settings import TrainingSettings
 from geograft.training.task import PairTask
@@ -52,7 +53,8 @@ class TrainingSummary:
     """What came of a training.
 
     Attributes:
-        folder: the model's folder; with several sensors it holds a model folder for each, called by the sensor.
+        folder: the model's folder; with several sensors it holds a model folder for each, called by the sensor, or by
+            the file's name for one of the user's own.
         chips: chips that were learnt from.
         pairs: (chip, photo) pairs that were learnt from.
         metrics: of each level the figures of its best epoch: `loss`, `val_loss`, `recall_1pc`, `recall_10pc`,
@@ -307,7 +309,7 @@ def _save(encoders: Mapping[Level, AnyEncoder], summary: TrainingSummary, inputs
     if several:
         save_multi(several, summary.folder / JOINT)
         for sensor in inputs.learn:
-            _save_model(bake(several, sensor), summary, inputs, sensor, summary.folder / sensor)
+            _save_model(bake(several, sensor), summary, inputs, sensor, summary.folder / Path(sensor).stem)
     else:
         (sensor,) = inputs.learn
         plain = {level: encoder for level, encoder in encoders.items() if isinstance(encoder, SatelliteEncoder)}
@@ -328,10 +330,12 @@ def _save_model(
     """Write the model of one sensor."""
     kept = dataclasses.asdict(inputs.settings)
     how = {key: value for key, value in kept.items() if key not in {"resume", "memory_gb", "save_minutes"}}
-    counts = {"chips": summary.chips, "pairs": summary.pairs, "sensors": list(inputs.learn)}
+    data = {"chips": summary.chips, "pairs": summary.pairs, "sensors": list(inputs.learn), **data_facts(inputs.sets)}
+    if inputs.settings.init:
+        data["pretrained"] = inputs.settings.init
     metrics = {f"{level}.{key}": value for level, figures in summary.metrics.items() for key, value in figures.items()}
     pairs = inputs.learn[sensor].sets[0]
-    origin = Origin(training={**counts, **how}, metrics=metrics)
+    origin = Origin(training={**data, **how}, metrics=metrics)
     name = folder.resolve().name
     model = Model(encoders, sensor=pairs.sensor, teacher=inputs.teacher, gsd=pairs.gsd, origin=origin, name=name)
     save_model(model, folder)

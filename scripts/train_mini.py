@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,8 @@ def install(run: Run) -> Any:
     for sensor in PRESETS:
         model = load_model(run.work / f"mini-{sensor}")
         model.teacher_name = "mini"
-        model.origin.training["teacher"] = "mini"
+        training = {**model.origin.training, "teacher": "mini"}
+        model.origin = replace(model.origin, training=training, licence="apache-2.0")
         save_model(model, ASSETS / "models" / f"mini-{sensor}")
         shutil.copytree(run.work / f"world-{sensor}", ASSETS / "oracles" / f"world-{sensor}", dirs_exist_ok=True)
     for path in ASSETS.rglob("*.safetensors"):

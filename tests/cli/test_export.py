@@ -1,6 +1,7 @@
 """Taking models out from the command line."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -27,7 +28,9 @@ def test_an_unknown_format_is_wrong_use(tmp_path):
 
 
 def test_a_push_without_licence_is_refused_and_a_dry_run_lists_the_files(tmp_path):
-    folder = save_model(load_model("mini-10m"), tmp_path / "model")
+    model = load_model("mini-10m")
+    model.origin = replace(model.origin, licence="")
+    folder = save_model(model, tmp_path / "model")
     refused = run(app, ["push", str(folder), "my-org/walks", "--dry-run"])
     assert isinstance(refused.exception, NotShareable)
     done = run(app, ["push", str(folder), "my-org/walks", "--dry-run", "--licence", "apache-2.0"])

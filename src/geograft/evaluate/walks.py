@@ -33,6 +33,7 @@ from geograft.tables import atomic
 from geograft.tasks.queries import encode_phrasings, parse_classes
 from geograft.tasks.sheets import picture_sheet
 from geograft.training.retrieval import photo_ranks
+from geograft.training.objective import TEMPERATURE
 from geograft.training.trainer import TrainingSettings, train
 
 logger = logging.getLogger(__name__)
@@ -240,7 +241,7 @@ def meant_photos(texts: NDArray[np.float32], photos: NDArray[np.float32]) -> NDA
 
 def temperature(model: Model) -> float:
     """The temperature that a model was trained with; GRAFT's where its origin does not say."""
-    return float(model.origin.training.get("temperature", 0.07))
+    return float(model.origin.training.get("temperature") or TEMPERATURE)
 
 
 # --- photo to chip ----------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ from geograft.sources.scenes import read_scenes
 from geograft.tables import atomic
 from geograft.tasks.queries import encode_phrasings, parse_classes
 from geograft.tasks.sheets import picture_sheet
-from geograft.training.retrieval import photo_ranks
 from geograft.training.objective import TEMPERATURE
+from geograft.training.retrieval import photo_ranks
 from geograft.training.trainer import TrainingSettings, train
 
 logger = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from geograft.errors import BadSetting, CheckpointMismatch, MixedSensors, ModelMismatch, UnknownModel
+from geograft.models.checkpoints import load_model
 from geograft.models.model import Model
 from geograft.models.multi import MultiEncoder, MultiSettings, SensorView, bake, check_sensors, load_multi, save_multi
 from geograft.models.stems import SensorStem
@@ -309,3 +310,9 @@ def test_stems_of_the_known_sensors_fit_the_packages_specifications():
     settings = MultiSettings(sensors=tuple(stems), **{**SHAPE, "width": 32})
     assert settings.plain("world-10m").grid == 8
     assert settings.unit == 8.0
+
+
+def test_the_folder_of_all_sensors_is_no_model_and_says_where_they_are(tmp_path):
+    folder = save_multi({"image": make_multi()}, tmp_path / "joint")
+    with pytest.raises(CheckpointMismatch, match="beside it"):
+        load_model(folder)

@@ -192,6 +192,11 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
     if "format" not in config or "levels" not in config:
         kind = config.get("model_type", "unknown")
         raise CheckpointMismatch(f"{path} describes a model of the type {kind!r}, not a GeoGRAFT model folder.")
+    if config.get("architecture") == "geograft-multi-encoder":
+        raise CheckpointMismatch(
+            f"{folder} holds the weights for all sensors at once: load the model of one, in the folder called by the "
+            "sensor beside it, or bake another with geograft.models.multi.load_multi and bake."
+        )
     if config["format"] != FORMAT:
         raise CheckpointMismatch(f"{path} has the format {config['format']}; this version reads {FORMAT}.")
     return config

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from geograft.errors import BadSetting, CheckpointMismatch, MixedSensors, ModelMismatch, UnknownModel
+from geograft.errors import BadSetting, CheckpointMismatch, ModelMismatch, UnknownModel
 from geograft.models.checkpoints import load_model
 from geograft.models.model import Model
-from geograft.models.multi import MultiEncoder, MultiSettings, SensorView, bake, check_sensors, load_multi, save_multi
+from geograft.models.multi import MultiEncoder, MultiSettings, SensorView, bake, load_multi, save_multi
 from geograft.models.stems import SensorStem
 from geograft.sensors import get_sensor
 
@@ -202,20 +202,6 @@ def test_a_view_of_one_sensor_learns_for_the_whole():
 
 
 # --- several sensors and one that knows no scale ------------------------------------------------------------
-
-
-def test_mixed_sensors_need_an_encoder_of_several(make_encoder, small_sensor):
-    other = dataclasses.replace(small_sensor, name="other")
-    check_sensors(make_encoder(), [small_sensor, small_sensor])
-    with pytest.raises(MixedSensors, match="small, other"):
-        check_sensors(make_encoder(), [small_sensor, other])
-
-
-def test_an_encoder_of_several_takes_the_sensors_that_it_knows(small_sensor):
-    fine, coarse = (dataclasses.replace(small_sensor, name=name) for name in ("fine", "coarse"))
-    check_sensors(make_multi(), [fine, coarse])
-    with pytest.raises(ModelMismatch, match="small"):
-        check_sensors(make_multi(), [fine, small_sensor])
 
 
 # --- files ------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_every_chip_comes_once_an_epoch_by_its_name(read, pairs):
 
 @pytest.mark.parametrize("world", [2, 3, 5])
 def test_shares_put_together_are_the_whole_batch(read, tagged_pairs, world):
-    task = make_task(read(tagged_pairs, tags=True), tags=0.5)
+    task = make_task(read(tagged_pairs, tags=True), tags=0.5, light=1.0)
     for batch in task.batches(0):
         whole = task.prepare(batch, Share())
         parts = [task.prepare(batch, Share(rank, world)) for rank in range(world)]
@@ -92,6 +92,14 @@ def test_shares_put_together_are_the_whole_batch(read, tagged_pairs, world):
                 torch.testing.assert_close(getattr(part, name), getattr(whole, name), rtol=0, atol=0)
         assert [part.shared for part in parts] == [True] * world
         assert not whole.shared
+
+
+def test_light_changes_pixels_and_nothing_else(read, pairs):
+    plain, lit = (make_task(read(pairs), jitter=0.0, light=light) for light in (0.0, 1.0))
+    batch = next(plain.batches(0))
+    one, other = plain.prepare(batch, Share()), lit.prepare(batch, Share())
+    assert not torch.equal(one.chips, other.chips)
+    assert torch.equal(one.positions, other.positions)
 
 
 def test_chips_are_turned_with_their_photos_and_differ_from_epoch_to_epoch(read, pairs):

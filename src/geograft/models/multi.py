@@ -7,7 +7,7 @@ that for a given sensor the whole encoder is a plain `SatelliteEncoder`: `MultiE
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,12 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geograft.errors import CheckpointMismatch, MixedSensors, UnknownModel
+from geograft.errors import CheckpointMismatch, UnknownModel
 from geograft.models.model import JOINT
 from geograft.models.numerics import weights_digest
 from geograft.models.positions import ScaleEmbeddings
 from geograft.models.satellite import LEVELS, EncoderSettings, Level, SatelliteEncoder, load_strictly
 from geograft.models.stems import MultiSettings, SensorStem
-from geograft.sensors import Sensor
 from geograft.tables import atomic
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "SensorStem",
     "SensorView",
     "bake",
-    "check_sensors",
     "load_multi",
     "save_multi",
 ]
@@ -198,28 +196,6 @@ def _transformer(shape: EncoderSettings) -> dict[str, Any]:
     """What two encoders must have in common for one to start from the other."""
     names = ("dim", "width", "depth", "heads", "expansion", "activation")
     return {name: getattr(shape, name) for name in names}
-
-
-def check_sensors(encoder: nn.Module, sensors: Iterable[Sensor]) -> None:
-    """Refuse pairs of several sensors for an encoder that cannot tell them apart.
-
-    Args:
-        encoder: what is to be trained.
-        sensors: those of the pairs.
-
-    Raises:
-        MixedSensors: they are several, and the encoder is one of a single sensor.
-        ModelMismatch: the encoder does not know one of them.
-    """
-    names = list(dict.fromkeys(sensor.name for sensor in sensors))
-    if isinstance(encoder, MultiEncoder):
-        for name in names:
-            encoder.settings.stem(name)
-    elif len(names) > 1:
-        raise MixedSensors(
-            f"The pairs are of the sensors {', '.join(names)}, but a plain encoder has one stem and knows no scale: "
-            "train an encoder of several sensors (docs/scales.md), or one encoder a sensor."
-        )
 
 
 # --- files ------------------------------------------------------------------------------------------------

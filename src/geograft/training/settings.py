@@ -44,6 +44,8 @@ class TrainingSettings:
         variant: soft targets, and the direction from photos to chips; of the image level and of "point" only.
         tags: weight of a term that does with the photos' tags, read by the teacher, what the loss does with photos.
         jitter: strength of the brightness changes of each band; 0 for none.
+        light: strength of changes of light, air and calibration as large as the sensor's own kind has them
+            (`augment.LIGHTS`), 1 for as large; 0 for none.
         ema: keep a moving average of the weights, such as 0.999; 0 for none.
         layer_decay: what the learning rate is multiplied by from one transformer block to the one below.
         freeze: the embeddings and so many of the first blocks stay as they are.
@@ -76,6 +78,7 @@ class TrainingSettings:
     variant: LossVariant = dataclasses.field(default_factory=LossVariant)
     tags: float = 0.0
     jitter: float = 0.1
+    light: float = 0.0
     ema: float = 0.0
     layer_decay: float = 1.0
     freeze: int = 0
@@ -89,9 +92,9 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
-        none_below = {"jitter": self.jitter, "tags": self.tags, "smooth": self.smooth, "apart_m": self.apart_m}
-        if wrong := [name for name, value in none_below.items() if value < 0]:
-            raise BadSetting(f"{wrong[0]} must be at least 0, not {none_below[wrong[0]]}.")
+        for name in ("jitter", "light", "tags", "smooth", "apart_m"):
+            if getattr(self, name) < 0:
+                raise BadSetting(f"{name} must be at least 0, not {getattr(self, name)}.")
         if self.batch < 1 or (self.temperature is not None and self.temperature <= 0):
             raise BadSetting(f"Training needs batch >= 1 and temperature > 0, not {self.batch} and {self.temperature}.")
         if not 0 <= self.alike < 1:

@@ -12,7 +12,7 @@ from geograft.errors import BadSetting, MixedSensors
 from geograft.models.satellite import Encoder, EncoderShape, Level
 from geograft.pairs.dataset import Batch, PairSet
 from geograft.pairs.mix import Mixed, PairMix
-from geograft.training.augment import Part, draw_ways, jitter_bands, turn, turn_headings, turn_positions
+from geograft.training.augment import Part, draw_ways, jitter_bands, jitter_light, turn, turn_headings, turn_positions
 from geograft.training.loop import Share, plain_attention
 from geograft.training.objective import Objective, Prepared
 from geograft.training.retrieval import photo_ranks, recall
@@ -113,9 +113,12 @@ class PairTask:
         ways = draw_ways(prepared.total, draw).to(self.device)
         own, size = ways[prepared.owner[prepared.taken]], prepared.chips.shape[-1]
         chips = turn(prepared.chips, ways[prepared.mine])
+        part = Part(prepared.total, share.of(prepared.total))
         if self.settings.jitter:
-            part = Part(prepared.total, share.of(prepared.total))
             chips = jitter_bands(chips, draw, strength=self.settings.jitter, part=part)
+        if self.settings.light:
+            sensor = self.learn.sets[batch.mixed.set].sensor
+            chips = jitter_light(chips, sensor, draw, strength=self.settings.light, part=part)
         return prepared._replace(
             chips=chips,
             positions=turn_positions(prepared.positions, own, size),
